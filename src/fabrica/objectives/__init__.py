@@ -1,0 +1,1 @@
+"""Loss mathematics: pure functions first, thin objects second. No model is imported here."""

@@ -1,0 +1,60 @@
+"""`docs/proofs.md` from the stored results: `python -m fabrica.proofs.table`. Stale rows are marked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fabrica.proofs import fingerprint
+
+HEADER = """# Proofs
+
+Generated from `proofs/*.json` by `python -m fabrica.proofs.table`. Each row is a paper's headline claim run against its
+baseline on this library; bars were fixed before the run. `not shown` is a result. "stale" means that the code which the
+result depends on has changed since; run `fabrica prove NAME --store proofs` again.
+"""
+
+
+def page(folder: Path) -> str:
+    """The whole page as Markdown."""
+    results = [json.loads(p.read_text("utf-8")) for p in sorted(folder.glob("*.json"))]
+    lines = [
+        HEADER,
+        "| system | verdict | data | metric | seeds | seconds | machine | state |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for r in results:
+        state = "current" if r["code"] == fingerprint(r["name"]) else "stale"
+        lines.append(
+            f"| [{r['name']}](#{r['name']}) | **{r['verdict']}** | {r['data']} | {r['metric']} | {len(r['seeds'])} | "
+            f"{r['seconds']:.0f} | {r['machine']}, {r['device']} | {state} |"
+        )
+    return "\n".join(lines + [section(r) for r in results]) + "\n"
+
+
+def section(r: dict[str, Any]) -> str:
+    """One system: its claim, arms, bars and notes."""
+    lines = [f"\n## {r['name']}\n", r["claim"] + "\n", "| arm | mean | values by seed |", "|---|---|---|"]
+    for arm, values in r["arms"].items():
+        lines.append(f"| {arm} | {sum(values) / len(values):.3f} | {', '.join(f'{v:.3f}' for v in values)} |")
+    lines += ["", "| bar | effect | 95 % interval | shown |", "|---|---|---|---|"]
+    for kind, claims in (("", r["claims"]), ("control: ", r["control"])):
+        for c in claims:
+            low, high = c["interval"]
+            why = f" ({c['why']})" if c["why"] else ""
+            shown = f"{'yes' if c['shown'] else 'no'}{why}"
+            lines.append(f"| {kind}{c['name']}: {c['bar']} | {c['effect']:.3f} | [{low:.3f}, {high:.3f}] | {shown} |")
+    if r["notes"]:
+        lines += ["", r["notes"]]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Write the page beside the code."""
+    root = Path(__file__).resolve().parents[3]
+    (root / "docs" / "proofs.md").write_text(page(root / "proofs"), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
