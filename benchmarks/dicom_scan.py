@@ -30,10 +30,10 @@ from pydicom.pixels import apply_rescale
 
 from fabrica.sources import dicom
 
-TAGS = (
-    "Modality SOPClassUID StudyInstanceUID SeriesInstanceUID SOPInstanceUID InstanceNumber Rows Columns NumberOfFrames "
-    "PixelSpacing ImagePositionPatient ImageOrientationPatient"
-).split()
+TAGS = [
+    "Modality", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "InstanceNumber", "Rows",
+    "Columns", "NumberOfFrames", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient",
+]  # fmt: skip
 RLE = "1.2.840.10008.1.2.5"
 
 

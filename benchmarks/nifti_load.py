@@ -2,9 +2,9 @@
 
     python benchmarks/nifti_load.py [--json] [--repeat 7] [--folder FOLDER]
 
-Volumes: a synthetic head MR (192 x 192 x 160 int16, noise over smooth shapes), a CT (256 x 256 x 96 int16 with slope and
-intercept), a label map (192 x 192 x 160 uint8), and 40 small ones (35 x 51 x 35 float32); with --folder the first 40
-.nii.gz files there instead of the small ones. gzip level 6, page cache warm, one thread. Ours and the peer alternately
+Volumes: a synthetic head MR (192 x 192 x 160 int16, noise over smooth shapes), a CT (256 x 256 x 96 int16, rescaled),
+a label map (192 x 192 x 160 uint8), and 40 small ones (35 x 51 x 35 float32); with --folder the first 40 .nii.gz files
+there instead of the small ones. gzip level 6, page cache warm, one thread. Ours and the peer alternately
 in one process; medians of whole passes. nibabel: `np.asarray(load(path).dataobj)` and `.affine`; MONAI: `LoadImage`
 with its nibabel reader, without its conversion to another type where it allows. Every array is compared once. The roof
 is inflating the same bytes, already read, into a new buffer. Ratio: peer / ours, above 1 we win.

@@ -1,4 +1,4 @@
-"""Errors that say what came, what was wanted and what to do. Imports nothing."""
+"""Errors that say what came, what was wanted and what to do. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -65,6 +65,16 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
     return UsageError(f"no {what} {name!r}{hint} Known: {', '.join(names) or 'none'}")
 
 
+EXTRAS: dict[str, tuple[str, ...]] = {  # extra -> the modules that it brings
+    "train": ("torch", "transformers", "accelerate", "peft", "huggingface_hub", "tokenizers", "gguf"),
+    "evaluate": ("sklearn", "matplotlib"),
+    "imaging": ("gdcm", "pylibjpeg", "openjpeg", "rle", "nrrd", "tifffile", "imagecodecs", "openslide", "skimage"),
+    "signal": ("wfdb", "pyedflib"),
+    "views": ("webdataset", "datasets", "mlcroissant"),
+    "scale": ("daft", "daft_lance"),
+}
+
+
 def need(module: str, extra: str) -> ModuleType:
     """Import `module`, or say which extra brings it."""
     try:
@@ -72,4 +82,18 @@ def need(module: str, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
             raise
-        raise MissingExtra(f"this needs {module!r}, which is not installed: pip install 'fabrica[{extra}]'") from error
+        raise _missing(module, extra) from error
+
+
+def missing(error: ModuleNotFoundError) -> MissingExtra | None:
+    """The error that names the extra of a library whose import failed; None where no extra brings it.
+
+    >>> str(missing(ModuleNotFoundError("No module named 'torch'", name="torch.nn")))
+    "this needs 'torch', which is not installed: pip install 'fabrica[train]'"
+    """
+    module = (error.name or "").split(".")[0]
+    return next((_missing(module, extra) for extra, modules in EXTRAS.items() if module in modules), None)
+
+
+def _missing(module: str, extra: str) -> MissingExtra:
+    return MissingExtra(f"this needs {module!r}, which is not installed: pip install 'fabrica[{extra}]'")

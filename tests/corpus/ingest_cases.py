@@ -1,4 +1,4 @@
-"""A folder of small real files (PNG, text, CSV) for the ingest tests, some of them broken; and what a clean run gives."""
+"""A folder of small real files (PNG, text, CSV), some of them broken, and what is in a corpus, to compare."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def folder(at: Path, *, pictures: int = 12, rows: int = 7, broken: int = 3) -> P
     rng = np.random.default_rng(7)
     (at / "png").mkdir(parents=True)
     for i in range(pictures):
-        Image.fromarray(rng.integers(0, 255, (64, 64), dtype=np.uint8)).save(at / "png" / f"{i:03d}.png")
+        Image.fromarray(rng.integers(0, 255, (32, 32), dtype=np.uint8)).save(at / "png" / f"{i:03d}.png")
         (at / f"{i:03d}.txt").write_text(f"Report {i}: no effusion.")
     lines = "".join(f"q{i},{i}.5,finding {i}\n" for i in range(rows))
     (at / "table.csv").write_text("subject,label:crp,report\n" + lines)

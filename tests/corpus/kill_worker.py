@@ -17,12 +17,12 @@ import PIL.PngImagePlugin  # noqa: F401
 import fabrica.corpus.store
 import fabrica.sources.image
 import fabrica.sources.table
-import fabrica.sources.text  # noqa: F401
+import fabrica.sources.text
 from fabrica.corpus import ingest as module
 
 
 def child(root: str, path: str) -> None:
-    module.MIB = 1 << 14  # a write every few records
+    module.MIB = 1 << 12  # a write every few records
     module.ingest(root, fabrica.corpus.store.Corpus.at(path), source="made", licence="CC0-1.0", max_memory=1)
 
 

@@ -1,14 +1,24 @@
 """A full disk: one typed error, and what was there before is there after, whole."""
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+
+from fabrica.corpus import Corpus
+from fabrica.types import Item, Origin, Record
+
+Run = Callable[[str], dict[str, Any]]
 
 WORKER = """
 import json, sys
+from pathlib import Path
 import numpy as np
 from fabrica.corpus import Corpus
 from fabrica.corpus.ingest import ingest
@@ -37,10 +47,10 @@ try:
             before, size = corpus.version, used(corpus.path)
             corpus.append([image(k, 200)])
     elif job == "ingest":
-        ingest(place.replace("disk", "files"), corpus)
+        ingest(str(Path(place).parent / "files"), corpus)
     elif job == "view":
         from fabrica.corpus.views import webdataset
-        corpus2 = Corpus.at(place.replace("disk", "other"))
+        corpus2 = Corpus.at(str(Path(place).parent / "other"))
         webdataset.write(corpus2, place + "/view")
     error = None
 except FabricaError as e:
@@ -50,40 +60,41 @@ pixels = [int(r.items["image"][0].array().sum()) for r in again.take(again.ids()
 wanted = [int(image(i, 64).items["image"][0].array().sum()) for i in range(10)]
 print(json.dumps({
     "error": error, "same_version": again.version == before, "grew": used(corpus.path) - size, "n": len(again),
-    "whole": pixels == wanted and sum(1 for _ in again.scan()) == len(again), "view": (corpus.path.parent / "view").exists(),
+    "whole": pixels == wanted and sum(1 for _ in again.scan()) == len(again),
     "left": [p.name for p in corpus.path.parent.iterdir()],
 }))
 """
 
 
+LIMIT = """import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (6 << 20, 6 << 20))
+"""
+
+
 @pytest.fixture
-def run(tmp_path: Path, request: pytest.FixtureRequest) -> object:
-    """Runs the worker on a disk of 8 MiB: a tmpfs where one may be mounted, else files of at most 6 MiB."""
+def run(tmp_path: Path) -> Iterator[Run]:
+    """Runs the worker on a disk of 8 MiB: a tmpfs where one may be mounted, else with files of at most 6 MiB."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = (
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], capture_output=True).returncode
-        == 0
-    )
-    if mounted:
-        request.addfinalizer(lambda: subprocess.run(["umount", "-l", str(disk)], check=True))
-    limit = "" if mounted else (
-        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (6 << 20, 6 << 20))\n"
-    )  # fmt: skip
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]
+    mounted = shutil.which("mount") is not None and subprocess.run(mount, capture_output=True).returncode == 0
 
-    def go(job: str) -> dict[str, object]:
-        done = subprocess.run([sys.executable, "-c", limit + WORKER, str(disk), job], capture_output=True, text=True)
+    def go(job: str) -> dict[str, Any]:
+        command = [sys.executable, "-c", WORKER if mounted else LIMIT + WORKER, str(disk), job]
+        done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        found: dict[str, object] = json.loads(done.stdout)
+        found: dict[str, Any] = json.loads(done.stdout)
         return found
 
-    return go
+    yield go
+    if mounted:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 @pytest.mark.parametrize("job", ["arrays", "texts", "small"])
-def test_append_on_a_full_disk(run: object, job: str) -> None:
-    found = run(job)  # type: ignore[operator]
+def test_append_on_a_full_disk(run: Run, job: str) -> None:
+    found = run(job)
     assert found["error"][0] == "Full", found
     assert "no space left" in found["error"][1]
     assert found["whole"], "what was there before reads back bit for bit"
@@ -91,25 +102,20 @@ def test_append_on_a_full_disk(run: object, job: str) -> None:
     assert found["grew"] == 0, "and nothing partial is kept"
 
 
-def test_ingest_on_a_full_disk(run: object, tmp_path: Path) -> None:
+def test_ingest_on_a_full_disk(run: Run, tmp_path: Path) -> None:
     from PIL import Image
 
     (tmp_path / "files").mkdir()
     for i in range(6):
         Image.new("L", (2000, 1500), i).save(tmp_path / "files" / f"{i}.png")
-    found = run("ingest")  # type: ignore[operator]
+    found = run("ingest")
     assert found["error"][0] == "Full", found
     assert found["whole"]
 
 
-def test_view_on_a_full_disk(run: object, tmp_path: Path) -> None:
-    import numpy as np
-
-    from fabrica.corpus import Corpus
-    from fabrica.types import Item, Origin, Record
-
+def test_view_on_a_full_disk(run: Run, tmp_path: Path) -> None:
     big = Item("image", np.zeros((4000, 4000), np.uint8), Origin("s", "k", "", ""))
     Corpus.at(tmp_path / "other").append([Record("a", "p", items={"image": (big,)})])
-    found = run("view")  # type: ignore[operator]
+    found = run("view")
     assert found["error"][0] == "Full", found
     assert found["left"] == ["c"], "no folder, whole or partial, under any name"

@@ -162,6 +162,17 @@ def test_texts_of_people_are_left_alone_and_other_modalities_pass() -> None:
     assert len(captions(both)) == 8
 
 
+def test_a_schema_may_be_for_one_source() -> None:
+    theirs = LabelSchema(modality="xray", labels={"mass": ("their word",)}, source="elsewhere")
+    (by_origin, by_group), _ = run(
+        LabelCaptions(schemas=[theirs, LabelSchema(modality="xray", labels={"mass": ("our word",)}, source="made")]),
+        record({"mass": 1.0}),
+        Record("r2", "p", {"modality": "xray", "source": "elsewhere"}, labels={"mass": 1.0}),
+    )
+    assert all("our word" in c.lower() for c in captions(by_origin))
+    assert all("their word" in c.lower() for c in captions(by_group))
+
+
 def test_a_label_that_the_schema_does_not_know_is_an_error() -> None:
     with pytest.raises(UsageError, match="'cardiomegaly'"):
         run(LabelCaptions(schemas=[CHEST]), record({"cardiomegaly": 1.0}))
@@ -235,3 +246,13 @@ def test_faithful_is_exact() -> None:
     assert faithful("X-ray with mass.", CHEST, ["mass"], [])
     assert not faithful("X-ray with mass.", CHEST, ["mass"], ["effusion"])
     assert not faithful("X-ray with mass and effusion.", CHEST, ["mass"], [])
+
+
+def test_without_a_normal_label_zeros_deny_and_never_call_normal() -> None:
+    schema = LabelSchema(modality="xray", organ="chest", labels={"mass": ("mass",), "effusion": ("effusion", "fluid")})
+    (made,), dropped = run(LabelCaptions(schemas=[schema]), record({"mass": 0.0, "effusion": 0.0}))
+    assert not dropped
+    assert len(captions(made)) == 8
+    for caption in captions(made):
+        assert read_back(caption, schema) == {"mass": False, "effusion": False}
+        assert "normal" not in caption.lower()

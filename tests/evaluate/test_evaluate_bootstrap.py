@@ -24,8 +24,11 @@ def test_weights_sum_to_subjects_and_rows_of_a_subject_stay_together():
     (w,) = bootstrap.resamples(subjects, count=50, seed=3)
     assert (w[:, subjects == "a"] == w[:, [1]]).all()
     assert (w[:, [0, 1, 2]].sum(1) == 3).all()  # three draws of three subjects
-    blocks = list(bootstrap.resamples(np.arange(3_000_000), count=3, seed=0))
-    assert len(blocks) == 3  # never more than BLOCK_BYTES of weights
+    sizes = [b.nbytes for b in bootstrap.resamples(np.repeat(np.arange(50), 20_000), count=20, seed=0)]
+    assert len(sizes) == 5
+    assert max(sizes) <= bootstrap.BLOCK_BYTES
+    few, many = (np.concatenate([*bootstrap.resamples(np.arange(9), count=c, seed=7)]) for c in (30, 600))
+    assert (few == many[:30]).all()  # a draw depends on subjects, seed and number alone
 
 
 def test_close_to_scipys_percentile_interval():

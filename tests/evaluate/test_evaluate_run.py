@@ -253,10 +253,10 @@ def test_a_failed_sample_is_counted_and_named_never_scored(tmp_path):
     s = find(scores, task="shapes", metric="accuracy", arm="model", group="")
     before = find(whole, task="shapes", metric="accuracy", arm="model", group="")
     assert s.n == before.n - 4
-    assert "3 absent" in s.note
-    assert "1 no_truth" in s.note
+    assert "3 without this input" in s.note
+    assert "1 without a known label" in s.note
     back = find(scores, task="reports: text to image", metric="R@1", arm="model", group="")
-    assert "3 no_relevant" in back.note
+    assert "3 without a relevant candidate" in back.note
 
 
 def test_further_arms_stand_beside(tmp_path):

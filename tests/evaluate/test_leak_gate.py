@@ -79,6 +79,15 @@ def test_short_and_machine_texts_are_shared_by_right() -> None:
     assert counts(both[:1], both[1:]) == {}
 
 
+def test_texts_of_synthetic_patients_are_shared_by_right_but_not_their_pictures() -> None:
+    """Files of the phantom that were written and read back say so in the group "data"."""
+    pair = [replace(record(5, side), groups={"data": "phantom"}) for side in "ab"]
+    assert counts(pair[:1], pair[1:]) == {"pixels": 1}
+    shared = [record(6, side, image=grain(k), text=prose(6)) for k, side in enumerate("ab")]
+    assert counts(shared[:1], shared[1:]) == {"text": 1}
+    assert counts(shared[:1], [replace(shared[1], groups={"data": "phantom"})]) == {}
+
+
 def test_a_template_that_other_reports_are_made_of_is_no_leak_but_a_specific_text_is() -> None:
     """Honest reports repeat their templates: a shared text counts only where it says what no other report says."""
     parts = [prose(1000 + i, 10) for i in range(3)]

@@ -1,4 +1,4 @@
-"""Masked cross-entropy of labels: against torch's own, against the definition, and what is unknown counts for nothing."""
+"""Masked cross-entropy of labels: torch's own where all is known, the definition, and the unknown has no say."""
 
 import pytest
 import torch

@@ -4,27 +4,46 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import sys
 
 import typer
 
 from fabrica.cli import curate, demo, doctor, evaluate, fetch, ingest, prove, show, systems, train
-from fabrica.errors import FabricaError, Full
+from fabrica.errors import FabricaError, Full, missing
+
+EXIT_CODES = """Exit codes:
+
+\b
+  0    done
+  1    a fault of fabrica's own (please report it), or what no code below names
+  2    wrong use: a path, name, option or job file that cannot be followed
+  3    refused: bytes or a name that may not be read
+  4    a library is missing: the message names the extra that brings it
+  5    leak: train and test share a subject, pixels or text
+  6    no space left on the device; nothing partial was kept
+  130  interrupted: the same command goes on where it was
+"""
 
 app = typer.Typer(
-    help="Medical files in, one aligned corpus, models trained on it, evidence out. On premises.",
+    help="Medical files in, one aligned corpus, models trained on it, evidence out. On premises.\n\n"
+    "Example: fabrica demo --fetch --out demo",
+    epilog=EXIT_CODES,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _verb, _module in {
-    "demo": demo, "ingest": ingest, "curate": curate, "train": train, "evaluate": evaluate, "prove": prove,
-    "fetch": fetch, "systems": systems, "show": show, "doctor": doctor,
+for _verb, _function in {
+    "demo": demo.demo, "run": demo.run, "ingest": ingest.ingest, "curate": curate.curate, "train": train.train,
+    "evaluate": evaluate.evaluate, "prove": prove.prove, "fetch": fetch.fetch, "systems": systems.systems,
+    "show": show.show, "doctor": doctor.doctor,
 }.items():  # fmt: skip
-    app.command(_verb)(getattr(_module, _verb))
-app.command("run")(demo.run)
+    app.command(_verb)(_function)
+
+_ClickException: type[Exception] = typer.BadParameter.__mro__[2]  # what every error of options and arguments is
+_PATH_ERRORS = (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError)
 
 
 @app.callback(invoke_without_command=True)
@@ -39,19 +58,49 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 def main() -> None:
     """Run the command line; what a user can mend is printed as one message with an exit code that says which kind."""
     try:
-        app()
+        code = app(standalone_mode=False)
+    except _ClickException as error:
+        _bad_option(error)
+    except (typer.Abort, KeyboardInterrupt):
+        _fail("interrupted", "interrupted; the same command goes on where it was", 130)
     except FabricaError as error:
         _fail(error.code, str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        known = missing(error)
+        if known is None:
+            raise
+        _fail(known.code, str(known), known.exit_code)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            _fail(Full.code, f"no space left on the device while writing {error.filename or 'a file'}", Full.exit_code)
-        if isinstance(error, PermissionError | FileNotFoundError | NotADirectoryError | IsADirectoryError):
-            _fail("path", f"{error.strerror}: {error.filename}; check the path and its permissions", 2)
-        raise
+        _system(error)
+    else:
+        raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _bad_option(error: Exception) -> None:
+    """A wrong option, argument or verb: the message and where help is; the help itself where nothing was asked."""
+    context, message = getattr(error, "ctx", None), str(getattr(error, "format_message", error.__str__)())
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(message)
+        raise SystemExit(0)
+    hint = f" (see {context.command_path} --help)" if context is not None else ""
+    _fail("usage", f"{message.rstrip('.')}{hint}", 2)
+
+
+def _system(error: OSError) -> None:
+    if error.errno == errno.EPIPE:  # the reader of our output left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        where = f"to write {error.filename}" if error.filename else "on the device"
+        _fail(Full.code, f"no space left {where}; free some and run the same command again", Full.exit_code)
+    if isinstance(error, _PATH_ERRORS):
+        _fail("path", f"{error.strerror}: {error.filename}; check the path and its permissions", 2)
+    raise error
 
 
 def _fail(code: str, message: str, exit_code: int) -> None:
+    """One message on stderr; with --json an object on stdout as well."""
     if "--json" in sys.argv:
-        typer.echo(json.dumps({"error": code, "message": message}))
+        typer.echo(json.dumps({"error": code, "message": message, "exit_code": exit_code}, ensure_ascii=False))
     typer.echo(f"error: {message}", err=True)
     raise SystemExit(exit_code)

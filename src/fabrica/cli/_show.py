@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fabrica.errors import UsageError
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+if TYPE_CHECKING:
+    from fabrica.types import Score
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text; of errors too.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Stop after this many.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most this many records of each source.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it costs, and leave.")]
+Memory = Annotated[str, typer.Option("--max-memory", help="Bound on what is held at once, such as 4GiB.")]
+AllowLeak = Annotated[bool, typer.Option("--allow-leak", help="Score although train and test overlap; marked.")]
 Progress = Callable[[int, int | None, str], None]
 
 
@@ -42,7 +49,10 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 @contextmanager
 def progress(*, quiet: bool = False) -> Iterator[Progress | None]:
-    """A callable `(done, total, what)` that draws a bar on a terminal's stderr, or None where nobody watches."""
+    """A callable `(done, total, what)` that draws a bar on a terminal's stderr, or None where nobody watches.
+
+    Bars that are full make way when the next one begins.
+    """
     if quiet or not sys.stderr.isatty():
         yield None
         return
@@ -51,13 +61,16 @@ def progress(*, quiet: bool = False) -> Iterator[Progress | None]:
     from rich.progress import Progress as Bars
 
     bars = Bars(
-        TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("{task.description:<28}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TimeRemainingColumn(), console=Console(stderr=True),
     )  # fmt: skip
     tasks: dict[str, Any] = {}
 
     def show(done: int, total: int | None, what: str) -> None:
         if what not in tasks:
+            for task in [t for t in bars.tasks if t.finished or t.total is None]:
+                bars.remove_task(task.id)
+                tasks.pop(task.description)
             tasks[what] = bars.add_task(what, total=total)
         bars.update(tasks[what], completed=done, total=total)
 
@@ -70,3 +83,39 @@ def existing(path: Path, what: str) -> Path:
     if not path.exists():
         raise UsageError(f"{what}: nothing at {path}; give a path that exists")
     return path
+
+
+def size(text: str) -> int:
+    """Bytes of "512MiB", "4GiB", "2GB" or a plain number.
+
+    >>> size("2GiB"), size("1000")
+    (2147483648, 1000)
+    """
+    units = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    if found is None or found[2].lower() not in units or float(found[1]) == 0:
+        raise UsageError(f"size {text!r}; wanted a number over 0 with B, MB, GB, MiB or GiB, such as 4GiB")
+    return int(float(found[1]) * units[found[2].lower()])
+
+
+def folder_for(path: Path, option: str) -> Path:
+    """A path that a folder may be written to, or an error before any work is done."""
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{option} {path} is a file; give a folder")
+    above = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not above.is_dir():
+        raise UsageError(f"{option} {path}: {above} is a file; give a folder that can be made")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UsageError(f"{option} {path}: {above} cannot be written; check its permissions, or give another folder")
+    return path
+
+
+def score_table(scores: Sequence[Score], unscored: Sequence[tuple[str, str]], *, groups: bool = False) -> str:
+    """Scores as text, those of single groups too if asked; then what could not be scored and why."""
+    columns = ("task", "data", "group", "arm", "metric", "value", "95 % interval", "n")
+    rows = [
+        (s.task, s.data, s.group or "all", s.arm, s.metric, f"{s.value:.3f}", f"[{s.low:.3f}, {s.high:.3f}]", s.n)
+        for s in scores
+        if groups or not s.group
+    ]
+    return "\n".join([table(columns, rows), *(f"not scored: {task}: {why}" for task, why in unscored)])

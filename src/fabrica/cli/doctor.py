@@ -4,18 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 
 from fabrica.cli._show import Json, emit, table
-
-EXTRAS = {
-    "train": ("torch", "transformers", "accelerate", "peft"),
-    "evaluate": ("scikit-learn", "matplotlib"),
-    "imaging": ("python-gdcm", "pylibjpeg", "pynrrd", "tifffile", "openslide-python"),
-    "signal": ("wfdb", "pyedflib"),
-    "views": ("webdataset", "datasets", "mlcroissant"),
-    "scale": ("daft", "daft-lance"),
-}
 
 
 def doctor(json: Json = False) -> None:
@@ -23,7 +15,7 @@ def doctor(json: Json = False) -> None:
 
     Example: fabrica doctor --json
     """
-    rows = [(extra, package, _version(package)) for extra, packages in EXTRAS.items() for package in packages]
+    rows = [(extra, package, _version(package)) for extra, package in _extras()]
     missing = sorted({extra for extra, _, version in rows if version is None})
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else None
     machine = {
@@ -41,6 +33,15 @@ def doctor(json: Json = False) -> None:
             "\n\ntorchvision is installed beside a CPU torch: transformers' models will not import; pip uninstall it"
         )
     emit(data, as_json=json, text=text)
+
+
+def _extras() -> list[tuple[str, str]]:
+    """(extra, package) of every library that an extra brings, from the installed package's own metadata."""
+    import importlib.metadata
+
+    wanted = [re.fullmatch(r"([\w.-]+)[^;]*; extra == '([\w-]+)'", line.replace('"', "'"))
+              for line in importlib.metadata.requires("fabrica") or []]  # fmt: skip
+    return [(m[2], m[1]) for m in wanted if m and m[2] not in ("all", "dev", "bench")]
 
 
 def _version(package: str) -> str | None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fabrica.cli._show import Json, Seed, emit, existing, progress, table
+from fabrica.cli._show import AllowLeak, DryRun, Json, Seed, emit, existing, folder_for, progress, score_table, table
 
 
 def evaluate(
@@ -17,45 +17,52 @@ def evaluate(
     data: Annotated[Path, typer.Option("--data", help="The curated corpus.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for rows and cards.")],
     trained_on: Annotated[
-        Path | None, typer.Option("--trained-on", help="Corpus of training; default: --data.")
+        Path | None, typer.Option("--trained-on", help="The corpus that the model was trained on; default: --data.")
     ] = None,
-    allow_leak: Annotated[
-        bool, typer.Option("--allow-leak", help="Score although train and test overlap; marked.")
-    ] = False,
+    allow_leak: AllowLeak = False,
     seed: Seed = 0,
+    dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Judge a model. Refuses where train and test share a subject, pixels or text.
+    """Judge a model: score cards with intervals.
+
+    Refuses where train and test share a subject, pixels or text.
 
     Example: fabrica evaluate model --on clinic.toml --data corpus --out eval
     """
-    from fabrica import evaluate as room
     from fabrica.corpus import Corpus
+    from fabrica.errors import UsageError
     from fabrica.job import load
-    from fabrica.job.tasks import tasks_of
-    from fabrica.models import Bundle
+    from fabrica.job.cost import of_evaluate
+    from fabrica.job.tasks import check_labels, tasks_of
 
-    bundle = Bundle.from_pretrained(existing(model, "model"))
+    job = load(suite)
+    if not job.task:
+        raise UsageError(f"{suite} has no [[task]]; give at least one, with kind, name and labels")
+    tasks = tasks_of(job.task)
+    existing(model, "model")
+    if not (model / "config.json").is_file():
+        raise UsageError(f"{model} is no model folder (no config.json); give one that fabrica train or run wrote")
     corpus = Corpus.open(existing(data, "corpus"))
     train = corpus if trained_on is None else Corpus.open(existing(trained_on, "corpus"))
+    folder_for(out, "--out")
+    check_labels(job, corpus)
+    if dry_run:
+        counts = [(t.name, corpus.count(t.where), corpus.count(t.fitted_on) if t.fitted_on else 0) for t in tasks]
+        cost = of_evaluate(len(set().union(*(corpus.ids(w) for t in tasks for w in (t.where, t.fitted_on) if w))))
+        columns = ("task", "judged", "learned from")
+        rows = [dict(zip(columns, row, strict=True)) for row in counts]
+        emit({"tasks": rows, "cost": asdict(cost)}, as_json=json, text=f"{table(columns, counts)}\n{cost}")
+        return
+    from fabrica import evaluate as room
+    from fabrica.evaluate import cards
+    from fabrica.models import Bundle
+
+    bundle = Bundle.from_pretrained(model)
     with progress(quiet=json) as bar:
         scores = room.run(
-            bundle, corpus, out, tasks=tasks_of(load(suite).task), seed=seed, allow_leak=allow_leak, trained_on=train,
-            progress=bar,
-        )  # fmt: skip
-    rows = [
-        (
-            s.task,
-            s.data,
-            s.group or "all",
-            s.arm,
-            s.metric,
-            f"{s.value:.3f}",
-            f"[{s.low:.3f}, {s.high:.3f}]",
-            s.n,
-            s.note,
+            bundle, corpus, out, tasks=tasks, seed=seed, allow_leak=allow_leak, trained_on=train, progress=bar
         )
-        for s in scores
-    ]
-    columns = ("task", "data", "group", "arm", "metric", "value", "95 % interval", "n", "note")
-    emit([asdict(s) for s in scores], as_json=json, text=table(columns, rows))
+    unscored = [asdict(u) for u in cards.read(out).unscored]
+    text = score_table(scores, [(u["task"], u["why"]) for u in unscored], groups=True)
+    emit({"scores": [asdict(s) for s in scores], "unscored": unscored}, as_json=json, text=text)

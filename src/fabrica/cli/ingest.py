@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fabrica.cli._show import DryRun, Json, Limit, emit, progress, table
+from fabrica.cli._show import DryRun, Json, Limit, Memory, emit, folder_for, progress, size, table
 from fabrica.errors import UsageError
 
 
@@ -20,48 +21,38 @@ def ingest(
     column: Annotated[
         list[str] | None, typer.Option("--column", help="KEY=EXPRESSION of the column map, again for each.")
     ] = None,
-    max_memory: Annotated[str, typer.Option("--max-memory", help="Bound on what is held at once.")] = "1GiB",
+    max_memory: Memory = "1GiB",
     limit: Limit = None,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Read files of any known kind; bad files are quarantined with a reason. Run it again: only what is new is read.
+    """Read medical files of any known kind into a corpus.
+
+    Bad files are quarantined with a reason. Run it again: only what is new is read.
 
     Example: fabrica ingest scans/ --into corpus --licence CC-BY-4.0
 
     Example: fabrica ingest meta.csv --into corpus --column image=file --column "subject=patient"
     """
     columns = dict(_pair(text) for text in column or [])
+    memory = size(max_memory)
+    folder_for(into, "--into")
+    found = _files(sources, name, columns)
     if dry_run:
-        _dry_run(sources, name, columns, json)
+        _dry_run(found, json)
         return
     from fabrica.corpus import Corpus
     from fabrica.corpus.ingest import ingest as run
 
-    _check(sources)
     with progress(quiet=json) as bar:
         report = run(
             sources, Corpus.at(into), source=name, licence=licence, columns=columns or None, limit=limit,
-            max_memory=size(max_memory), progress=bar,
+            max_memory=memory, progress=bar,
         )  # fmt: skip
     text = f"{report.records} records into {into}, {report.skipped} already there, {report.seconds:.1f} s"
     if report.quarantined:
         text += "\nquarantined:\n" + table(("reason", "files"), sorted(report.quarantined.items()))
     emit(asdict(report), as_json=json, text=text)
-
-
-def size(text: str) -> int:
-    """Bytes of "512MiB", "4GiB", "2GB" or a plain number.
-
-    >>> size("2GiB"), size("1000")
-    (2147483648, 1000)
-    """
-    units = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-    number = text.strip().rstrip("BbIiKkMmGg ")
-    unit = text.strip()[len(number) :].strip().lower()
-    if unit not in units or not number.replace(".", "", 1).isdigit():
-        raise UsageError(f"size {text!r}; wanted a number with B, MB, GB, MiB or GiB, such as 4GiB")
-    return int(float(number) * units[unit])
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -73,25 +64,34 @@ def _pair(text: str) -> tuple[str, str]:
     return key.strip(), value.strip()
 
 
-def _check(sources: list[Path]) -> None:
+def _files(sources: list[Path], name: str | None, columns: dict[str, str]) -> list[Path]:
+    """Every file there is to read; an error for a path that is missing, unreadable or empty, before a corpus is made."""
+    from fabrica.sources import columns as language
+    from fabrica.sources import walk
+
+    language.check(columns)
+    found: list[Path] = []
     for path in sources:
         if not path.exists():
             raise UsageError(f"nothing at {path}; give a file or folder that exists")
+        if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+            raise UsageError(f"{path} cannot be read; check its permissions")
+        files = [ref.path for ref in walk(path, source=name or path.resolve().name, columns=columns)]
+        if not files:
+            raise UsageError(f"there are no files in {path}; give a folder that holds medical files")
+        found += files
+    return found
 
 
-def _dry_run(sources: list[Path], name: str | None, columns: dict[str, str], json: bool) -> None:
+def _dry_run(files: list[Path], json: bool) -> None:
     from collections import Counter
 
-    from fabrica.sources import sniff, walk
+    from fabrica.job.cost import of_ingest
+    from fabrica.sources import sniff
 
-    _check(sources)
-    counts: Counter[str] = Counter()
-    total = 0
-    for path in sources:
-        for ref in walk(path, source=name or path.name, columns=columns):
-            counts[sniff(ref.path) or "unknown"] += 1
-            total += ref.path.stat().st_size
-    data = {"files": dict(counts), "bytes": total}
-    emit(
-        data, as_json=json, text=table(("format", "files"), sorted(counts.items())) + f"\n{total / 1e6:.1f} MB to read"
-    )
+    counts = Counter(sniff(path) or "unknown" for path in files)
+    size = sum(path.stat().st_size for path in files)
+    cost = of_ingest(len(files), size)
+    data = {"files": dict(counts), "bytes": size, "cost": asdict(cost)}
+    text = table(("format", "files"), sorted(counts.items())) + f"\n{size / 1e6:.1f} MB to read; {cost}"
+    emit(data, as_json=json, text=text)

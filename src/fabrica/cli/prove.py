@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from fabrica.cli._show import Json, emit, progress, table
+from fabrica.cli._show import DryRun, Json, emit, progress, table
+from fabrica.errors import unknown
+from fabrica.systems import headline
 
 
 def prove(
@@ -16,14 +18,23 @@ def prove(
     full: Annotated[bool, typer.Option("--full", help="The large experiment, meant for --device cuda.")] = False,
     device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
     store: Annotated[Path | None, typer.Option("--store", help="Folder to write NAME.json to.")] = None,
+    dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Run the claim against its baseline and print shown or not shown.
+    """Re-run a paper's headline claim and print shown or not shown.
 
     Example: fabrica prove symile --quick
     """
     from fabrica import proofs
 
+    if name not in proofs.names():
+        raise unknown("proof", name, proofs.names())
+    if dry_run:
+        minutes = "at most 1 minute" if quick else "as long as a GPU takes" if full else "at most 5 minutes"
+        claim = headline(name).claim
+        text = f"{claim}\nThe claim's arms, each against its baseline at equal budget: {minutes} on 2 idle cores, 2 GiB"
+        emit({"name": name, "claim": claim, "cost": minutes}, as_json=json, text=text)
+        return
     with progress(quiet=json) as bar:
         plan = proofs.Plan(quick=quick, full=full, device=device, progress=bar)
         proof = proofs.prove(name, plan)

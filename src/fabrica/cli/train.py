@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from fabrica.cli._show import DryRun, Json, Seed, emit, existing, progress
+from fabrica.cli._show import DryRun, Json, Seed, emit, existing, folder_for, progress
 
 
 def train(
     system: Annotated[str, typer.Argument(help="A system that `fabrica systems` lists.")],
     data: Annotated[Path, typer.Option("--data", help="A curated corpus with a train split.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the model; checkpoints stand in OUT/train.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder: the model in OUT/model, checkpoints in OUT/train.")],
     preset: Annotated[str, typer.Option("--preset", help="A preset that `fabrica show` lists.")] = "tiny",
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Instead of the preset's.")] = None,
     device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
@@ -23,41 +23,45 @@ def train(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Train; killed at any step, the same command goes on from the last checkpoint. Works under torchrun.
+    """Train a system on a corpus.
+
+    Killed at any step, the same command goes on from the last checkpoint. Works under torchrun.
 
     Example: fabrica train convirt --data corpus --out model --preset tiny
     """
-    from dataclasses import replace
-
     from fabrica.corpus import Corpus
-    from fabrica.errors import unknown
-    from fabrica.models import Bundle
+    from fabrica.errors import UsageError
+    from fabrica.job.spec import TrainSpec
+    from fabrica.job.tasks import learned_roles, settings_of
     from fabrica.systems import load_system
+
+    plan = load_system(system)
+    settings = settings_of(TrainSpec(system, settings={} if steps is None else {"steps": steps}), plan, preset)
+    corpus = Corpus.open(existing(data, "corpus"))
+    folder_for(out, "--out")
+    if not corpus.count("split = 'train'"):
+        raise UsageError(f"the corpus {data} has no record in split 'train'; split it with: fabrica curate {data} ...")
+    from fabrica.models import Bundle
+    from fabrica.objectives.gather import rank
     from fabrica.train import estimate, fit
 
-    corpus = Corpus.open(existing(data, "corpus"))
-    plan = load_system(system)
-    if preset not in plan.settings:
-        raise unknown(f"preset of {system}", preset, plan.settings)
-    settings = plan.settings[preset] if steps is None else replace(plan.settings[preset], steps=steps)
-    bundle = plan.build(settings, corpus.scan("split = 'train'"))
+    bundle = plan.build(settings, corpus.scan("split = 'train'", roles=learned_roles(plan)))
     stages = plan.stages(settings, bundle)
     if dry_run:
-        cost = estimate(bundle, stages, corpus, seed=seed, device=device)
-        emit(asdict(cost), as_json=json, text=f"about {cost.minutes:.1f} min, {cost.memory_mib:.0f} MiB")
+        cost = estimate(bundle, stages, corpus, seed=seed, device=device, workers=workers)
+        memory, disk = cost.memory_bytes / 2**20, cost.disk_bytes / 2**20
+        text = f"about {cost.minutes:.1f} min, {memory:.0f} MiB of memory, {disk:.0f} MiB of disk for checkpoints"
+        emit(asdict(cost), as_json=json, text=text)
         return
     with progress(quiet=json) as bar:
         result = fit(bundle, stages, corpus, out / "train", seed=seed, device=device, workers=workers, progress=bar)
-    card = bundle.card | {
-        "settings": asdict(settings),
-        "trained_on": corpus.split_hash("split = 'train'"),
-        "seed": seed,
-    }
-    Bundle(bundle.model, bundle.collate, card).save_pretrained(out / "model", replace=True)
+    if rank():  # one process of torchrun's writes and speaks
+        return
+    card = {"settings": asdict(settings), "trained_on": corpus.split_hash("split = 'train'"), "seed": seed}
+    Bundle(bundle.model, bundle.collate, {**bundle.card, **card}).save_pretrained(out / "model", replace=True)
     summary = {
-        "model": str(out / "model"),
-        "steps": result.steps,
-        "seconds": result.seconds,
-        "loss": result.losses[-1:],
-    }
-    emit(summary, as_json=json, text=f"{result.steps} steps in {result.seconds:.1f} s; model: {out / 'model'}")
+        "model": str(out / "model"), "steps": result.steps, "seconds": round(result.seconds, 1),
+        "loss": result.losses[-1] if result.losses else None, "resumed_from": result.resumed_from,
+    }  # fmt: skip
+    text = f"{result.steps} steps in {result.seconds:.1f} s; model: {out / 'model'}"
+    emit(summary, as_json=json, text=text)

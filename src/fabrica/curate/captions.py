@@ -22,10 +22,11 @@ class LabelCaptions:
     """Gives records that have labels and no text `per_record` captions in role "caption", one item each; `encode` draws
     one a visit.
 
-    The record's schema is the first whose modality (and source) fit; records that none fits pass unchanged. All labels
-    of 1 are named ("join") or one of them ("sample"); 0.5 and more is 1. Where all labels of the schema are 0, or its
-    `normal` label is 1, the caption says that nothing was found; where a label is unknown and none is 1, nothing can be
-    said and the record passes unchanged. `denials` labels known to be 0 are denied in a second sentence.
+    The record's schema is the first whose modality (and source) fit; records that none fits pass unchanged. All
+    labels of 1 are named ("join") or one of them ("sample"); 0.5 and more is 1. Where all labels of the schema are
+    0, or its `normal` label is 1, the caption says that nothing was found (a schema without a `normal` label: that
+    none of its findings is there); where a label is unknown and none is 1, nothing can be said and the record
+    passes unchanged. `denials` labels known to be 0 are denied in a second sentence.
 
     Every caption is read back by the inverse grammar: one that says anything else than the labels is thrown away, which
     the template bank's never are. Captions are `Origin.by = "model"` with the step's name in `Origin.steps`: a machine
@@ -42,7 +43,7 @@ class LabelCaptions:
     always: bool = False  # also where the record has a text
     seed: int = 0
     name: str = field(default=STEP, init=False)
-    version: str = field(default="1", init=False)
+    version: str = field(default="2", init=False)
 
     def __post_init__(self) -> None:
         if self.per_record < 1 or self.denials < 0:
@@ -75,7 +76,7 @@ class LabelCaptions:
 
     def _schema(self, record: Record) -> LabelSchema | None:
         for schema in self.schemas:
-            if schema.modality == record.groups.get("modality") and schema.source in ("", record.groups.get("source")):
+            if schema.modality == record.groups.get("modality") and schema.source in ("", _source(record)):
                 return schema
         return None
 
@@ -87,11 +88,18 @@ class LabelCaptions:
         rounds = 1 if self.multi == "join" or len(present) < 2 else self.per_record
         for _ in range(rounds):
             named = list(present) if rounds == 1 else [rng.choice(list(present))]
-            denied = rng.sample(list(absent), min(self.denials, len(absent)))
+            every = not named and schema.normal is None
+            denied = list(absent) if every else rng.sample(list(absent), min(self.denials, len(absent)))
             for caption in self.bank.write(schema, named, denied, -(-self.per_record // rounds), rng):
                 if faithful(caption, schema, named, denied):
                     out.setdefault(caption)
         return list(out)[: self.per_record]
+
+
+def _source(record: Record) -> str:
+    """As the corpus' column: the record's "source" group, else where its first item came from."""
+    items = (item for of_role in record.items.values() for item in of_role)
+    return record.groups.get("source") or next((item.origin.source for item in items), "")
 
 
 def _said(record: Record, label: str) -> bool:
@@ -126,7 +134,7 @@ def faithful(caption: str, schema: LabelSchema, present: Sequence[str], absent: 
 def _with_captions(record: Record, captions: Sequence[str]) -> Record:
     made_of = next((i.origin for items in record.items.values() for i in items if i.present), None)
     if made_of is None:
-        made_of = Origin(record.groups.get("source", ""), record.id, "", record.rights.licence)
+        made_of = Origin(_source(record), record.id, "", record.rights.licence)
     origin = replace(made_of, by="model").then(STEP)
     items = tuple(Item("text", caption, origin) for caption in captions)
     return replace(record, items={**record.items, "caption": (*record.items.get("caption", ()), *items)})

@@ -20,10 +20,16 @@ _SHARE = {"full": 0, "ids_only": 1, "none": 2}
 Row = Mapping[str, Any]
 
 
-def machine_made(item: Item) -> bool:
+def synthetic(record: Record, item: Item) -> bool:
+    """Whether a patient was invented: the item's origin says so, or the record's group "data" is "phantom" (synthetic
+    files that were written and read back)."""
+    return item.origin.by == "synthetic" or record.groups.get("data") == "phantom"
+
+
+def machine_made(record: Record, item: Item) -> bool:
     """Whether no person wrote a text: a model's or a generator's, label captions among them. Two such texts that are
     equal say that two labels are, not that one was copied from the other."""
-    return item.origin.by in ("model", "synthetic")
+    return item.origin.by == "model" or synthetic(record, item)
 
 
 def _rank(record: Record) -> str:
@@ -52,7 +58,7 @@ class ImageDuplicates:
     """Images and volumes that were there before.
 
     `exact`: pixel values are equal (however stored); `near`: the same picture re-encoded, rescaled, brightened or
-    slightly cropped (perceptual hash, then detail tile by tile: `near.near_pictures`, `near_pictures` of volumes).
+    slightly cropped (perceptual hash, then detail tile by tile: `near.near_pictures`).
     "drop" leaves out records all of whose pictures a kept record has, best rights first, then most items and labels,
     then lowest id; "group" keeps them and names the group in `groups["near_image"]`, which `split.BySubject` keeps on
     one side. Exact copies that are kept for another picture's sake are grouped as well.
@@ -73,12 +79,13 @@ class ImageDuplicates:
 
     def note(self, record: Record, /) -> dict[str, Any]:
         """Digest, hash and thumbnail of each picture; rank and labels of the record."""
-        pictures = [p for item in _pictures(record) if (p := picture(item)) is not None]
+        pictures = [p for item in _pictures(record) if (p := picture(record, item)) is not None]
         labels = {k: v for k, v in record.labels.items() if not isinstance(v, Absent)}
         return {
             "id": record.id, "subject": record.subject, "rank": _rank(record),
             "labels": json.dumps(labels, sort_keys=True), "sha": [p.sha for p in pictures],
             "hash": [_signed(p.hash) for p in pictures], "thumb": [p.thumb.tobytes() for p in pictures],
+            "synthetic": [p.synthetic for p in pictures],
         }  # fmt: skip
 
     def decide(self, rows: Sequence[Row], /) -> dict[str, Decision]:
@@ -114,22 +121,24 @@ def _signed(hash_: int) -> int:
 
 
 class Picture(NamedTuple):
-    """An image's or volume's fingerprints: pixel digest, perceptual hash, thumbnail."""
+    """An image's or volume's fingerprints: pixel digest, perceptual hash, thumbnail; `synthetic` pictures are compared
+    strictly (`near.verified`)."""
 
     sha: str
     hash: int
     thumb: NDArray[np.uint8]
+    synthetic: bool
 
 
-def picture(item: Item) -> Picture | None:
-    """The fingerprints of an image or volume that is an array; None where it is constant."""
+def picture(record: Record, item: Item) -> Picture | None:
+    """The fingerprints of a record's image or volume that is an array; None where it is constant."""
     value = item.array()
     image = item.kind == "image"
     thumb = hashing.thumbnail(value) if image else hashing.volume_thumbnail(value)
     if thumb is None:
         return None
     hashes = (hashing.perceptual if image else hashing.perceptual_volume)(thumb[None])
-    return Picture(hashing.pixel_sha(value), int(hashes[0]), thumb)
+    return Picture(hashing.pixel_sha(value), int(hashes[0]), thumb, synthetic(record, item))
 
 
 class _Pictures:
@@ -144,19 +153,22 @@ class _Pictures:
         self.labels: dict[str, str] = {}
         self.mine: dict[str, list[int]] = {}
         hashes: list[int] = []
+        synthetic: list[bool] = []
         self.place: list[tuple[int, int]] = []
-        for r, row in enumerate(narrow(rows, "id", "subject", "rank", "labels", "sha", "hash")):
+        for r, row in enumerate(narrow(rows, "id", "subject", "rank", "labels", "sha", "hash", "synthetic")):
             self.subject[row["id"]] = row["subject"]
             if not row["sha"]:
                 continue
             self.rank[row["id"]], self.labels[row["id"]] = row["rank"], row["labels"]
             self.mine[row["id"]] = list(range(len(self.sha), len(self.sha) + len(row["sha"])))
+            synthetic += row["synthetic"]
             for k, (sha, hash_) in enumerate(zip(row["sha"], row["hash"], strict=True)):
                 self.owner.append(row["id"])
                 self.sha.append(sha)
                 hashes.append(hash_)
                 self.place.append((r, k))
         self.hashes = np.array(hashes, np.int64).view(np.uint64)
+        self.synthetic = np.array(synthetic, bool)
 
     def near(self, distance: int, detail: float) -> Pairs:
         """Pairs of pictures that are near-duplicates and not exact ones; images and volumes apart."""
@@ -165,12 +177,13 @@ class _Pictures:
         pairs = pairs[sha[pairs[:, 0]] != sha[pairs[:, 1]]]
         used, place = np.unique(pairs, return_inverse=True)
         place = place.reshape(-1, 2)
+        strict = self.synthetic[pairs].any(1)
         good = np.zeros(len(pairs), bool)
         for lo in range(0, len(pairs), 4096):
             part = place[lo : lo + 4096]
             here, at = np.unique(part, return_inverse=True)
             thumbs = [self._thumb(int(used[i])) for i in here]
-            good[lo : lo + 4096] = _same(thumbs, at.reshape(-1, 2)) >= detail
+            good[lo : lo + 4096] = _same(thumbs, at.reshape(-1, 2), strict[lo : lo + 4096], detail)
         found: Pairs = pairs[good]
         return found
 
@@ -217,15 +230,18 @@ class _Pictures:
         return out
 
 
-def _same(thumbs: Sequence[NDArray[np.uint8]], pairs: NDArray[np.int64]) -> NDArray[np.float64]:
-    out = np.zeros(len(pairs))
+def _same(
+    thumbs: Sequence[NDArray[np.uint8]], pairs: NDArray[np.int64], strict: NDArray[np.bool_], detail: float
+) -> NDArray[np.bool_]:
+    """Whether each pair shows the same thing; an image and a volume never do."""
+    out = np.zeros(len(pairs), bool)
     for dims in (2, 3):
         index = {i: n for n, i in enumerate(i for i, t in enumerate(thumbs) if t.ndim == dims)}
         rows = [n for n, (i, j) in enumerate(pairs.tolist()) if i in index and j in index]
         if rows:
             stack = np.stack([thumbs[i] for i in index])
             at = np.array([[index[i], index[j]] for i, j in pairs[rows].tolist()], np.int64)
-            out[rows] = verified(stack, stack, at)
+            out[rows] = verified(stack, stack, at, strict=strict[rows], detail=detail)[0]
     return out
 
 
@@ -258,7 +274,9 @@ class TextDuplicates:
     def note(self, record: Record, /) -> dict[str, Any]:
         """The record's normalised text, "" where it is not judged."""
         rest = [i for items in record.items.values() for i in items if i.present and i.kind != "text"]
-        texts = [i.text() for i in record.all(*self.roles) if i.kind == "text" and not (rest and machine_made(i))]
+        texts = [
+            i.text() for i in record.all(*self.roles) if i.kind == "text" and not (rest and machine_made(record, i))
+        ]
         text = hashing.normalise_text("\n".join(texts))
         judged = text.count(" ") + 1 >= self.min_words and not (rest and self.act == "drop")
         return {"id": record.id, "rank": _rank(record), "text": text if judged else ""}

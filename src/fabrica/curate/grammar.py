@@ -53,6 +53,14 @@ NORMAL_FRAMES = (
     "Healthy appearances on this {image}.",
     "Nothing abnormal is seen on the {image}.",
 )
+ABSENT_FRAMES = (
+    "{image} without {findings}.",
+    "No {findings} on this {image}.",
+    "No evidence of {findings} on the {image}.",
+    "The {image} shows no {findings}.",
+    "{image} negative for {findings}.",
+    "There is no {findings} on this {image}.",
+)
 DENIALS = ("No {}.", "No evidence of {}.", "There is no {}.", "Negative for {}.", "Without {}.")
 
 _CUES = re.compile(r"\b(?:no|not|without|negative for|free of|absence of|never|neither|nor)\b")
@@ -67,11 +75,12 @@ _CLAUSE = re.compile(r"[.;\n]+(?=\s|$)|\bbut\b|\bhowever\b")
 class LabelSchema:
     """What the labels of one data set mean, so that captions can be made of them.
 
-    `modality` is the records' `groups["modality"]`, `source` their source group ("" = any). `labels` maps each label
-    to noun phrases without article, the usual one first ({"pneumonia": ("pneumonia", "pulmonary infection")}).
-    `normal` is the label that says that nothing was found, if there is one. Labels in `ignore` make no captions; any
-    other label of a record is an error. `organ` stands in the captions ("chest"); `image_names` replace the modality's
-    own names.
+    `modality` is the records' `groups["modality"]`, `source` the data set they come from ("" = any). `labels` maps
+    each label to noun phrases without article, the usual one first ({"pneumonia": ("pneumonia", "pulmonary
+    infection")}). `normal` is the label that says that nothing was found, if there is one: only with it does a
+    caption call an image normal, since labels that are all 0 may leave other things out. Labels in `ignore` make no
+    captions; any other label of a record is an error. `organ` stands in the captions ("chest"); `image_names`
+    replace the modality's own names.
 
     >>> s = LabelSchema(modality="xray", organ="chest", labels={"effusion": ("pleural effusion",)}, normal="normal")
     >>> s.images[:2]
@@ -135,7 +144,8 @@ class Bank(Protocol):
     def write(
         self, schema: LabelSchema, present: Sequence[str], absent: Sequence[str], count: int, rng: random.Random
     ) -> list[str]:
-        """Up to `count` distinct captions that name all of `present` (none: nothing was found) and deny `absent`."""
+        """Up to `count` distinct captions that name all of `present` and deny `absent`; without any present, captions
+        that call the image normal where the schema has a label for that, and else deny `absent` alone."""
         ...
 
 
@@ -154,6 +164,7 @@ class TemplateBank:
 
     frames: tuple[str, ...] = FRAMES
     normal_frames: tuple[str, ...] = NORMAL_FRAMES
+    absent_frames: tuple[str, ...] = ABSENT_FRAMES
     name: str = field(default="template", init=False)
     version: str = field(default="1", init=False)
 
@@ -169,11 +180,14 @@ class TemplateBank:
     ) -> list[str]:
         """`count` distinct captions, or as many as there are."""
         out: dict[str, None] = {}
+        bare = not present and schema.normal is None
+        frames = self.absent_frames if bare else self.frames if present else self.normal_frames
         for _ in range(8 * count):
-            frame = rng.choice(self.frames if present else self.normal_frames)
-            said = rng.sample(list(present), len(present))
-            text = frame.format(image=rng.choice(schema.images), findings=_joined(schema, said, "and", rng))
-            if absent:
+            frame = rng.choice(frames)
+            said = rng.sample(list(absent if bare else present), len(absent if bare else present))
+            image, names = rng.choice(schema.images), _joined(schema, said, "or" if bare else "and", rng)
+            text = frame.format(image=image, findings=names)
+            if absent and not bare:
                 denied = _joined(schema, rng.sample(list(absent), len(absent)), "or", rng)
                 text += " " + rng.choice(DENIALS).format(denied)
             out.setdefault(text[0].upper() + text[1:])

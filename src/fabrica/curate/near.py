@@ -14,6 +14,7 @@ BANDS = 32  # of 8 rows: P(candidate) = 1 - (1 - s^8)^32 is 0.12 at s = 0.5, 0.8
 JACCARD = 0.8
 HAMMING = 6
 DETAIL = 0.7  # of `hashing.same_detail`; two people's radiographs reach 0.3, a re-encoded copy has 0.8 and more
+WHOLE = 0.9985  # correlation of synthetic pictures; a generator's patients share an anatomy and reach 0.9975
 WINDOW = 64  # texts of one band are compared with this many neighbours at most
 
 Pairs = NDArray[np.int64]  # (m, 2), i < j, sorted, each once
@@ -199,24 +200,43 @@ def _slices(counts: NDArray[np.int64], budget: int = 4_000_000) -> Iterable[slic
         lo = hi
 
 
-def verified(a: NDArray[np.uint8], b: NDArray[np.uint8], pairs: Pairs) -> NDArray[np.float64]:
-    """`hashing.same_detail` (m,) of the thumbnails a[i], b[j] for each pair (i, j)."""
-    out = np.zeros(len(pairs))
+def verified(
+    a: NDArray[np.uint8], b: NDArray[np.uint8], pairs: Pairs, *, strict: NDArray[np.bool_] | bool = False,
+    detail: float = DETAIL,
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:  # fmt: skip
+    """Whether the thumbnails a[i], b[j] of each pair (i, j) show the same thing, (m,), and how far (m,).
+
+    They do if `hashing.same_detail` is `detail` or more. `strict` (of all, or of each pair) asks for a correlation of
+    the whole of `WHOLE` as well: for synthetic pictures, whose patients differ by their findings alone.
+    """
+    score, whole = np.zeros(len(pairs)), np.zeros(len(pairs))
     for lo in range(0, len(pairs), 1024):
         part = pairs[lo : lo + 1024]
         left, at_left = np.unique(part[:, 0], return_inverse=True)
         right, at_right = np.unique(part[:, 1], return_inverse=True)
         tiles_a, tiles_b = hashing.tiles(a[left]), hashing.tiles(b[right])
-        out[lo : lo + 1024] = hashing.same_detail(tiles_a[at_left], tiles_b[at_right])
-    return out
+        score[lo : lo + 1024] = hashing.same_detail(tiles_a[at_left], tiles_b[at_right])
+        whole[lo : lo + 1024] = np.einsum("np,np->n", _unit(a[left])[at_left], _unit(b[right])[at_right])
+    return (score >= detail) & ((whole >= WHOLE) | ~np.asarray(strict)), score
 
 
-def near_pictures(thumbs: NDArray[np.uint8], *, distance: int = HAMMING, detail: float = DETAIL) -> Pairs:
-    """Pairs of thumbnails (n, 64, 64) or (n, 32, 32, 32) that show the same picture: perceptual hash, then detail.
+def _unit(thumbs: NDArray[np.uint8]) -> NDArray[np.float32]:
+    flat = thumbs.reshape(len(thumbs), -1).astype(np.float32)
+    flat -= flat.mean(1, keepdims=True)
+    return np.asarray(flat / np.linalg.norm(flat, axis=1, keepdims=True), np.float32)
 
-    Finds copies that were re-encoded, rescaled, brightened, cropped by about 1 % or given mild noise; not flipped,
-    turned by more than a degree or cropped by more. Measured on real sets in tests/curate/test_hashing_real.py.
+
+def near_pictures(
+    thumbs: NDArray[np.uint8], *, strict: bool = False, distance: int = HAMMING, detail: float = DETAIL
+) -> Pairs:
+    """Pairs of thumbnails (n, 64, 64) or (n, 32, 32, 32) that show the same thing: perceptual hash, then `verified`.
+
+    Finds images that were re-encoded, rescaled, brightened, cropped by about 1 % (not where `strict`) or given mild
+    noise; not flipped, turned by more than a degree or cropped by more. Finds volumes whose intensities were scaled,
+    rounded or given mild noise; not resampled or cropped ones. Measured on real sets in
+    tests/curate/test_curate_real.py.
     """
     hashes = hashing.perceptual(thumbs) if thumbs.ndim == 3 else hashing.perceptual_volume(thumbs)
     pairs = near_hashes(hashes, distance=distance)
-    return pairs[verified(thumbs, thumbs, pairs) >= detail]
+    same: Pairs = pairs[verified(thumbs, thumbs, pairs, strict=strict, detail=detail)[0]]
+    return same

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -46,13 +47,29 @@ def resamples(subjects: ArrayLike, *, count: int = RESAMPLES, seed: int = 0) -> 
     total, n = len(names), len(inverse)
     if total == 0:
         return
-    rng = np.random.default_rng(seed)
-    block = max(1, min(count, BLOCK_BYTES // (8 * max(n, total))))
-    for start in range(0, count, block):
-        b = min(block, count - start)
-        drawn = rng.integers(0, total, size=(b, total)) + np.arange(b)[:, None] * total
-        weights = np.bincount(drawn.ravel(), minlength=b * total).reshape(b, total).astype(np.float64)
-        yield weights[:, inverse]
+    block = max(1, min(_CHUNK, BLOCK_BYTES // (8 * max(n, total))))
+    draw = _kept if total <= _KEEP else _draw
+    for chunk in range(-(-count // _CHUNK)):
+        drawn = draw(total, seed, chunk)[: count - chunk * _CHUNK]
+        for start in range(0, len(drawn), block):
+            yield drawn[start : start + block].astype(np.float64)[:, inverse]
+
+
+_CHUNK = 250  # resamples drawn at once: what is drawn depends on subjects, seed and number alone
+_KEEP = 5000  # subjects up to which draws are kept: a card asks for the same ones many times
+
+
+def _draw(total: int, seed: int, chunk: int) -> NDArray[np.uint16]:
+    """(_CHUNK, total): how often each of `total` subjects is drawn, `total` draws a row."""
+    rng = np.random.default_rng((seed, chunk))
+    out = np.empty((_CHUNK, total), dtype=np.uint16)
+    for row in out:
+        row[:] = np.bincount(rng.integers(0, total, size=total), minlength=total)
+    out.setflags(write=False)
+    return out
+
+
+_kept = lru_cache(maxsize=16)(_draw)
 
 
 def interval(

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -66,11 +66,12 @@ class Unscored:
 
 @dataclass(frozen=True, slots=True)
 class Cards:
-    """What stands in `cards.json`."""
+    """What stands in `cards.json`. `rows`: name -> sha256 of the rows files that the scores were computed from."""
 
     scores: tuple[Score, ...]
     unscored: tuple[Unscored, ...] = ()
     leak: str = ""
+    rows: Mapping[str, str] = field(default_factory=dict)
 
 
 def rows_path(out: Path, task: str) -> Path:
@@ -211,6 +212,7 @@ def write(out: Path, cards: Cards) -> Path:
     """Write `cards.json` whole; a score without value (nothing to compute it from) is null there."""
     body = {
         "leak": cards.leak,
+        "rows": dict(sorted(cards.rows.items())),
         "scores": [{k: _plain(v) for k, v in asdict(s).items()} for s in cards.scores],
         "unscored": [asdict(u) for u in cards.unscored],
     }
@@ -229,7 +231,7 @@ def read(out: Path) -> Cards:
     data = json.loads(path.read_text("utf-8"))
     rows: list[dict[str, Any]] = [{k: math.nan if v is None else v for k, v in s.items()} for s in data["scores"]]
     scores = [Score(**row) for row in rows]
-    return Cards(tuple(scores), tuple(Unscored(**u) for u in data["unscored"]), data["leak"])
+    return Cards(tuple(scores), tuple(Unscored(**u) for u in data["unscored"]), data["leak"], data["rows"])
 
 
 def _plain(value: Any) -> Any:

@@ -7,15 +7,20 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fabrica.errors import UsageError
 from fabrica.evaluate import cards
-from fabrica.evaluate.features import Bundle, Progress, Reader, Store, Want
+from fabrica.evaluate.features import Progress, Reader, Want
 from fabrica.evaluate.tasks import TRAIN, Rows, Skipped, Task
 from fabrica.safe import sha256, write_whole
 from fabrica.types import Score
+
+if TYPE_CHECKING:
+    from fabrica.corpus import Corpus as Store
+    from fabrica.models import Bundle
 
 
 def run(
@@ -53,16 +58,20 @@ def run(
 
 
 def _cards(out: Path, done: Sequence[Done]) -> list[Score]:
-    files = {name for d in done for name in d.files}
+    files = {name: digest for d in done for name, digest in d.files.items()}
     for old in (out / "rows").glob("*.parquet"):
         if old.name not in files:
             old.unlink()  # of an earlier evaluation into this folder
     unscored = [cards.Unscored(task, why) for d in done for task, why in d.unscored]
     if not files:
         raise UsageError("no task could be scored: " + "; ".join(f"{u.task}: {u.why}" for u in unscored))
-    scores = cards.recompute(out)
     marks = dict.fromkeys(d.mark for d in done if d.mark)
-    cards.write(out, cards.Cards(tuple(scores), tuple(unscored), "; ".join(marks)))
+    if (out / "cards.json").is_file():
+        known = cards.read(out)
+        if known.rows == files and known.unscored == tuple(unscored):  # computed from these very rows
+            return list(known.scores)
+    scores = cards.recompute(out)
+    cards.write(out, cards.Cards(tuple(scores), tuple(unscored), "; ".join(marks), files))
     return scores
 
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,32 +16,14 @@ from fabrica.evaluate.pictures import PICTURED, SIDE, thumbnail
 from fabrica.types import Absent, Item, Origin, Record, record_id
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from fabrica.corpus import Corpus as Store
+    from fabrica.models import Bundle
 
 Progress = Callable[[int, int | None, str], None]
 Strings = NDArray[np.str_]
 Vectors = NDArray[np.float32]
 Want = tuple[str, str]  # (field, "embedding" in the shared space | "features" before the head), or PICTURE
 PICTURE: Want = ("", "picture")
-
-
-class Bundle(Protocol):
-    """A model with its preparation: `embed` gives ids [n], vectors (n, d) float32, present (n,) bool; `what` =
-    "features" gives what stands before the head."""
-
-    def embed(
-        self, records: Iterable[Record], field: str, /, **options: Any
-    ) -> tuple[Sequence[str], Vectors, NDArray[np.bool_]]: ...
-
-
-class Store(Protocol):
-    """What a corpus gives to an evaluation."""
-
-    def scan(self, where: str | None = None, *, roles: Sequence[str] | None = None) -> Iterator[Record]: ...
-
-    def split_hash(self, where: str, /) -> str: ...
-
-    def rows(self, columns: Sequence[str], where: str | None = None, /) -> pa.Table: ...
 
 
 @dataclass(frozen=True, slots=True)

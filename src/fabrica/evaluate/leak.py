@@ -153,18 +153,25 @@ class _Pictures:
         self.by_sha: dict[str, list[int]] = {}
         self._hashes: list[int] = []
         self._thumbs: list[NDArray[np.uint8]] = []
+        self._synthetic: list[bool] = []
 
     def add(self, record: Record) -> None:
         for items in record.items.values():
             for item in items:
-                if item.kind == self.kind and isinstance(item.value, np.ndarray) and (p := picture(item)) is not None:
+                if (
+                    item.kind == self.kind
+                    and isinstance(item.value, np.ndarray)
+                    and (p := picture(record, item)) is not None
+                ):
                     self.by_sha.setdefault(p.sha, []).append(len(self.owner))
                     self.owner.append(record.id)
                     self._hashes.append(p.hash)
                     self._thumbs.append(p.thumb)
+                    self._synthetic.append(p.synthetic)
 
     def ready(self) -> None:
         self.hashes = np.array(self._hashes, np.uint64)
+        self.synthetic = np.array(self._synthetic, bool)
         self.thumbs = np.stack(self._thumbs) if self._thumbs else np.empty((0, 1), np.uint8)
 
     def compare(self, batch: list[Record], found: _Found) -> None:
@@ -181,11 +188,11 @@ class _Pictures:
         pairs = near.match_hashes(mine.hashes, self.hashes)
         known = found.ids[exact]
         pairs = pairs[[self.owner[j] not in known for j in pairs[:, 1].tolist()]] if len(pairs) else pairs
-        scores = near.verified(mine.thumbs, self.thumbs, pairs)
+        strict = mine.synthetic[pairs[:, 0]] | self.synthetic[pairs[:, 1]]
+        same, scores = near.verified(mine.thumbs, self.thumbs, pairs, strict=strict)
         near_kind: Kind = "near_pixels" if self.kind == "image" else "volume"
-        for (i, j), score in zip(pairs.tolist(), scores.tolist(), strict=True):
-            if score >= near.DETAIL:
-                found.add(Match(near_kind, self.owner[j], mine.owner[i], round(score, 3)))
+        for (i, j), score in zip(pairs[same].tolist(), scores[same].tolist(), strict=True):
+            found.add(Match(near_kind, self.owner[j], mine.owner[i], round(score, 3)))
 
 
 class _Texts:
@@ -198,7 +205,7 @@ class _Texts:
     def add(self, record: Record) -> None:
         for items in record.items.values():
             for item in items:
-                if item.kind == "text" and item.present and not machine_made(item):
+                if item.kind == "text" and item.present and not machine_made(record, item):
                     text = hashing.normalise_text(item.text())
                     if text.count(" ") + 1 >= MIN_WORDS:
                         self.owner.append(record.id)

@@ -394,4 +394,4 @@ def _and(text: str) -> str:
 def logit_scale(bundle: object) -> float:
     """The model's own scale of cosines; 100 (CLIP's cap) where it has none."""
     scale = getattr(getattr(bundle, "model", None), "logit_scale", None)
-    return float(scale()) if callable(scale) else 100.0
+    return float(scale().detach()) if callable(scale) else 100.0

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import tomllib
+import types
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fabrica.errors import UsageError, unknown
 
 
 @dataclass(frozen=True, slots=True)
 class SourceSpec:
-    """One source: exactly one of `path` (a file or folder), `catalogue` (a name) or `phantom` (images a modality).
+    """One source: exactly one of `path` (a file or folder), `catalogue` (a name) or `phantom` (patients a modality).
 
-    `columns` maps record fields to the columns of a table (see docs/sources.md); `licence` is recorded in every record;
-    `optional` sources are skipped, and said to be, where they are out of reach;
-    `limit` takes the first N records.
+    `columns` maps parts of a record to the columns of a table (`fabrica.sources.columns` has the language); `licence`
+    is recorded in every record; `optional` sources are skipped, and said to be, where they are out of reach; `limit`
+    takes the first N records.
     """
 
     name: str
@@ -46,8 +47,9 @@ class CaptionSpec:
 
 @dataclass(frozen=True, slots=True)
 class CurateSpec:
-    """What is done to the records. `split` gives shares of train, val and test by subject; records of a source whose
-    own split is to be kept name it in `keep_split`."""
+    """What is done to the records. `duplicates`: near-duplicates are linked and copies dropped; `split`: shares of
+    train, val and test by subject, drawn by a hash of `salt` and the subject; `keep_split`: records that come with a
+    split keep it."""
 
     duplicates: bool = True
     split: Mapping[str, float] = field(default_factory=lambda: {"train": 0.7, "val": 0.1, "test": 0.2})
@@ -100,55 +102,83 @@ class Job:
 
 
 def load(path: Path) -> Job:
-    """Read a job file. Relative paths in it are relative to the file. A wrong key names the near one."""
+    """Read a job file; every key and value is checked, and a wrong one named with what was wanted."""
     if not path.is_file():
-        raise UsageError(f"no job file at {path}; see docs/first-hour.md for one to start from")
+        here = "a folder" if path.is_dir() else "nothing"
+        raise UsageError(f"{path} is {here}; wanted a job file (TOML): docs/first-hour.md has one to start from")
     try:
         data = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not a TOML file: {error}") from error
-    job: Job = _fill(Job, data, str(path.name))
+    job: Job = typed(data, Job, path.name)
     if not job.source:
         raise UsageError(f"{path.name}: no [[source]] given; a job needs at least one")
+    for specs, what in ((job.source, "source"), (job.task, "task")):
+        names = [s.name for s in specs]
+        if twice := sorted({n for n in names if names.count(n) > 1}):
+            raise UsageError(f"{path.name}: {what} {twice[0]!r} stands twice; give each its own name")
     for spec in job.source:
         given = [k for k in ("path", "catalogue", "phantom") if getattr(spec, k)]
         if len(given) != 1:
+            got = " and ".join(given) or "none of them"
             raise UsageError(
-                f"{path.name}: source {spec.name!r} gives {given or 'nothing'}; wanted one of path, catalogue, phantom"
+                f"{path.name}: source {spec.name!r} gives {got}; wanted one of path, catalogue and phantom"
             )
+        if spec.phantom < 0 or (spec.limit is not None and spec.limit < 1):
+            raise UsageError(f"{path.name}: source {spec.name!r}: phantom and limit are counts; wanted at least 1")
+    if sum(spec.phantom > 0 for spec in job.source) > 1:
+        raise UsageError(f"{path.name}: two sources are the phantom hospital; there is one, give it once")
     return job
 
 
-_NESTED: dict[str, Any] = {
-    "source": SourceSpec, "caption": CaptionSpec, "task": TaskSpec, "curate": CurateSpec, "train": TrainSpec,
-}  # fmt: skip
+_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", dict: "a table", list: "a list"}
 
 
-def _fill(kind: Any, data: Mapping[str, Any], where: str) -> Any:
+def typed(value: Any, hint: Any, at: str) -> Any:
+    """`value` of a TOML file as a `hint` (dataclasses, Mapping, tuple, list, Literal, unions, scalars); `at` says where.
+
+    >>> typed({"train": 1}, Mapping[str, float], "job.toml: split")
+    {'train': 1.0}
+    >>> typed("3", int, "job.toml: phantom")
+    Traceback (most recent call last):
+    fabrica.errors.UsageError: job.toml: phantom = '3' is text; wanted a whole number
+    """
+    if hint is Any:
+        return value
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is types.UnionType:
+        hint = next(a for a in args if a is not types.NoneType)
+        return typed(value, hint, at)
+    if origin is Literal:
+        if value not in args:
+            raise unknown(f"value for {at}", str(value), map(str, args))
+        return value
+    if is_dataclass(hint):
+        return _table(value, hint, at)
+    if origin in (tuple, list):
+        parts = enumerate(_is(value, list, at), 1)
+        return origin(typed(part, args[0], f"{at}[{i}]") for i, part in parts)
+    if origin is Mapping:
+        return {k: typed(part, args[1], f"{at}.{k}") for k, part in _is(value, dict, at).items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return _is(value, hint, at)
+
+
+def _is(value: Any, kind: type, at: str) -> Any:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        came = _WORDS.get(type(value), type(value).__name__)
+        raise UsageError(f"{at} = {value!r} is {came}; wanted {_WORDS[kind]}")
+    return value
+
+
+def _table(value: Any, kind: Any, at: str) -> Any:
     known = {f.name: f for f in fields(kind)}
-    values: dict[str, Any] = {}
-    for key, value in data.items():
+    hints = get_type_hints(kind)
+    for key in _is(value, dict, at):
         if key not in known:
-            raise unknown(f"key in {where}", key, known)
-        nested = _NESTED.get(key) if kind is Job else None
-        if nested is None:
-            values[key] = tuple(value) if isinstance(value, list) else value
-        elif isinstance(value, list):
-            values[key] = tuple(_fill(nested, v, f"{where} [[{key}]]") for v in value)
-        elif isinstance(value, dict):
-            values[key] = _fill(nested, value, f"{where} [{key}]")
-        else:
-            raise UsageError(f"{where}: {key} = {value!r}; wanted a table")
-        _check(key, values[key], known[key].type, where)
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise UsageError(f"{where}: {str(error).split('__init__() ')[-1]}") from error
-
-
-def _check(key: str, value: Any, wanted: Any, where: str) -> None:
-    """The scalar types of the fields; nested tables were checked on their own."""
-    types = {"str": str, "int": int, "bool": bool, "int | None": int}
-    kind = types.get(str(wanted))
-    if kind is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
-        raise UsageError(f"{where}: {key} = {value!r} is {type(value).__name__}; wanted {wanted}")
+            raise unknown(f"key in {at}:", key, known)
+    lost = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING and n not in value]
+    if lost:
+        raise UsageError(f"{at}: {lost[0]!r} is missing; wanted {lost[0]} = ...")
+    return kind(**{key: typed(part, hints[key], f"{at}: {key}") for key, part in value.items()})

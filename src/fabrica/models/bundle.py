@@ -86,16 +86,18 @@ class Bundle:
     def embed(
         self, records: Iterable[Record], field: str, *, batch: int = 64, progress: Progress | None = None,
         what: Literal["embedding", "features"] = "embedding", unit: bool = True, cache: FeatureCache | None = None,
-        precision: Literal["no", "bf16"] = "no",
+        precision: Literal["no", "bf16"] | None = None,
     ) -> Rows:  # fmt: skip
         """ids [n], rows (n, d) float32, present (n,) bool of one field; no augmentation, evaluation mode, no graph.
 
         `what`: "embedding" in the shared space, or "features" of the encoder before the head (for probes). `unit`
-        brings rows to length 1 (absent ones under policy "exclude" stay zero). With a `cache`, only
+        brings rows to length 1 (absent ones under policy "exclude" stay zero). `precision` None is the card's: a model
+        trained in bf16 embeds in bf16. With a `cache`, only
         records it lacks run.
         """
         if field not in self.model.towers:
             raise unknown("field", field, self.fields)
+        precision = precision or self.card.get("precision", "no")
         still = self.collate.still().only(field)
         key = None
         if cache is not None:
@@ -118,7 +120,7 @@ class Bundle:
         return ids, rows.astype(np.float32), present
 
     def _rows(
-        self, chunk: Sequence[Record], field: str, collate: Collate, what: str, precision: str,
+        self, chunk: Sequence[Record], field: str, collate: Collate, what: str, precision: str | None,
         cache: FeatureCache | None, key: str | None,
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:  # fmt: skip
         found = cache.get(key, [r.id for r in chunk]) if cache is not None and key is not None else {}
@@ -131,7 +133,7 @@ class Bundle:
         return np.stack([found[r.id][0] for r in chunk]), np.asarray([found[r.id][1] for r in chunk])
 
     def _run(
-        self, records: Sequence[Record], field: str, collate: Collate, what: str, precision: str
+        self, records: Sequence[Record], field: str, collate: Collate, what: str, precision: str | None
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         device = next(self.model.parameters()).device
         one = to_device(collate(records, 0).fields[field], device)

@@ -29,7 +29,8 @@ class Contrast:
     the same key are no negatives of each other (one study, one report). `form` "sigmoid" is SigLIP. `scale` is the
     path of the model's LogitScale or a fixed number (1 / temperature). Rows that lack one of a pair are left out;
     fewer than 2 rows that have both: an error, or with `too_few` "skip" the pair counts for nothing. `chunk` rows of
-    scores are held at a time.
+    scores are held at a time. The share of rows with a double by each of these keys is logged, and by those that
+    `watch` names: false negatives about which nothing is done.
 
     >>> Contrast(("image", "text"), weights=(0.75, 0.25), scale=1 / 0.1, exclude_by="study").reads
     ('image', 'text', 'study')
@@ -44,6 +45,7 @@ class Contrast:
     pairs: tuple[tuple[str, str], ...] = ()
     scale: Scale = "logit_scale"
     too_few: Literal["raise", "skip"] = "raise"
+    watch: tuple[str, ...] = ()
     reads: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -60,7 +62,8 @@ class Contrast:
         if self.form == "sigmoid" and self.weights != (0.5, 0.5):
             raise UsageError("the sigmoid form has no directions: leave `weights` out")
         check_scale(self.scale)
-        self.reads = (*self.fields, *(k for k in (self.positives_by, self.exclude_by) if k is not None))
+        known = (self.positives_by, self.exclude_by, *self.watch)
+        self.reads = (*self.fields, *dict.fromkeys(k for k in known if k is not None))
 
     def __call__(self, model: nn.Module, batch: Batch) -> Loss:
         """The loss of one batch on one process."""
@@ -94,9 +97,10 @@ class Contrast:
             total, used = total + part, used | both.cpu()
             terms["loss" if len(self.pairs) == 1 else f"{first}~{second}"] = float(part.detach())
         terms["scale"] = number(scale)
-        for name, key in ((self.positives_by, same), (self.exclude_by, apart)):
-            if key is not None:
-                terms[f"duplicates/{name}"] = duplicate_rate(key)
+        for name in self.reads[len(self.fields) :]:
+            key = check.key(keys, name, count)
+            assert key is not None
+            terms[f"duplicates/{name}"] = duplicate_rate(key)
         return Loss(total, terms, int(used.sum()))
 
     def _pair(

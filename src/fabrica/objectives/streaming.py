@@ -1,9 +1,9 @@
 """Log-sum-exp and sigmoid sums over a @ b.T that hold `chunk` rows of it at a time, forward and backward.
 
-Each block is computed once forward, keeping (A,) and (C,) log-sums only, and once more backward (but for a matrix of a
-single block, which is kept). One exponential a cell
-serves rows and columns: E = exp(S - m) with one shift m a block, so that softmax over rows is E exp(m - row) and over
-columns E exp(m - col). Where a log-sum lies far under its shift (exp would underflow) an exact form takes over.
+Each block is computed once forward, keeping (A,) and (C,) log-sums only, and once more backward (a matrix of a single
+block is kept instead). One exponential a cell serves rows and columns: E = exp(S - m) with one shift m a block, so that
+softmax over rows is E exp(m - row) and over columns E exp(m - col). Where a log-sum lies far under its shift (exp would
+underflow) an exact form takes over.
 """
 
 from __future__ import annotations

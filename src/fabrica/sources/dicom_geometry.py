@@ -6,6 +6,7 @@ image (row, column, 0), of a volume (column, row, slice).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,13 +15,11 @@ from numpy.typing import NDArray
 
 from fabrica.sources.dicom_parse import DataSet
 
-_RAS = np.diag([-1.0, -1.0, 1.0])
-
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """One frame's place: `origin` (3,) RAS mm of the first pixel's centre, `along_column` and `along_row` (3,) unit
-    vectors RAS (down the rows, along the columns), `spacing` (between rows, between columns) mm, `thick` mm."""
+    """One frame's place: `origin` (3,) RAS mm of the first pixel's centre, `down` the rows and `across` the columns as
+    (3,) unit vectors RAS, `spacing` (between rows, between columns) mm, `thick` mm to the next slice."""
 
     origin: NDArray[np.float64]
     down: NDArray[np.float64]
@@ -31,7 +30,8 @@ class Plane:
     @property
     def normal(self) -> NDArray[np.float64]:
         """Unit vector across x down."""
-        return np.cross(self.across, self.down)
+        (a, b, c), (d, e, f) = self.across.tolist(), self.down.tolist()
+        return np.array([b * f - c * e, c * d - a * f, a * e - b * d])
 
     @property
     def position(self) -> float:
@@ -43,6 +43,10 @@ class Plane:
         return _affine(
             self.down * self.spacing[0], self.across * self.spacing[1], self.normal * self.thick, self.origin
         )
+
+
+def _ras(lps: Sequence[float], length: float = 1.0) -> NDArray[np.float64]:
+    return np.array([-lps[0] / length, -lps[1] / length, lps[2] / length])
 
 
 def _affine(*columns: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -59,15 +63,15 @@ def plane(ds: DataSet, *groups: DataSet | None) -> Plane | None:
     spacing = _found(0x00280030, 2, (0x00289110,), ds, groups)
     if position is None or orientation is None or spacing is None or min(spacing) <= 0:
         return None
-    across, down = np.array(orientation[:3]), np.array(orientation[3:])
-    lengths = np.linalg.norm(across), np.linalg.norm(down)
-    if not all(0.9 < n < 1.1 for n in lengths) or abs(across @ down) > 0.01:
+    across, down = orientation[:3], orientation[3:]
+    lengths = math.hypot(*across), math.hypot(*down)
+    slant = sum(a * b for a, b in zip(across, down, strict=True))
+    if not all(0.9 < n < 1.1 for n in lengths) or abs(slant) > 0.01:
         return None
     thick = _found(0x00180088, 1, (0x00289110,), ds, groups) or _found(0x00180050, 1, (0x00289110,), ds, groups)
     step = abs(thick[0]) if thick and thick[0] else 1.0
     return Plane(
-        _RAS @ np.array(position), _RAS @ (down / lengths[1]), _RAS @ (across / lengths[0]),
-        (spacing[0], spacing[1]), step,
+        _ras(position), _ras(down, lengths[1]), _ras(across, lengths[0]), (spacing[0], spacing[1]), step,
     )  # fmt: skip
 
 
@@ -111,8 +115,8 @@ def _detector_plane(ds: DataSet, detector: DataSet) -> Plane | None:
     spacing, step = ds.numbers(0x00280030), ds.number(0x00180088) or ds.number(0x00180050)
     if len(position) != 3 or len(orientation) != 6 or len(spacing) != 2 or not step:
         return None
-    across, down = np.array(orientation[:3]), np.array(orientation[3:])
-    return Plane(_RAS @ np.array(position), _RAS @ down, _RAS @ across, (spacing[0], spacing[1]), abs(step))
+    across, down = _ras(orientation[:3]), _ras(orientation[3:])
+    return Plane(_ras(position), down, across, (spacing[0], spacing[1]), abs(step))
 
 
 def stack(planes: Sequence[Plane]) -> tuple[NDArray[np.int64], NDArray[np.float64], bool] | None:

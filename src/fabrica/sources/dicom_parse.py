@@ -6,6 +6,7 @@ Nothing here trusts a length: an element that runs past the end, nesting above `
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 from collections.abc import Mapping
@@ -33,7 +34,7 @@ _BINARY: Mapping[bytes, str] = {
     b"OB": "u1", b"OF": "f4", b"OD": "f8", b"AT": "u2",
 }  # fmt: skip
 IMPLICIT, DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
-_CHUNK = 128 * 1024
+_CHUNK = 16 * 1024
 
 
 class Source:
@@ -106,7 +107,7 @@ class DataSet:
             found = [float(part) for part in self.texts(tag) if part]
         except ValueError:
             raise Refused("dicom_value", f"element {_name(tag)} is not a number") from None
-        if not all(map(np.isfinite, found)):
+        if not all(map(math.isfinite, found)):
             raise Refused("dicom_value", f"element {_name(tag)} is not finite")
         return found
 
@@ -148,8 +149,12 @@ def _name(tag: int) -> str:
     return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
-def _short(what: str) -> Refused:
-    return Refused("dicom_short", f"the file ends inside {what}")
+class _Short(Refused):
+    """The bytes at hand end too early; there may be more in the file."""
+
+
+def _short(what: str) -> _Short:
+    return _Short("dicom_short", f"the file ends inside {what}")
 
 
 # ---------------------------------------------------------------- the file
@@ -224,9 +229,7 @@ def _elements(
             return found, start
         end = start + length
         if length == _UNDEFINED:
-            source.ensure(source.size)
-            have = len(buffer)
-            end = skip_sequence(buffer, start, have, explicit and vr != b"UN", little, limits.depth)
+            end, have = _skip_reading(source, start, explicit and vr != b"UN", little, limits.depth)
             found[tag] = (vr, start, -1)
         else:
             if end > size:
@@ -244,6 +247,18 @@ def _elements(
             found[tag] = (vr, start, length)
         at = end
     return found, at
+
+
+def _skip_reading(source: Source, start: int, explicit: bool, little: bool, depth: int) -> tuple[int, int]:
+    """Where a sequence of undefined length ends, reading on as far as it takes, and how many bytes are then at hand."""
+    have = source.ensure(start)
+    while True:
+        try:
+            return skip_sequence(source.buffer, start, have, explicit, little, depth), have
+        except _Short:
+            if have >= source.size:
+                raise
+            have = source.ensure(2 * have)
 
 
 # ---------------------------------------------------------------- sequences

@@ -206,14 +206,16 @@ def _rle(frame: bytes, claim: Layout) -> NDArray[Any]:
     ends = [*offsets[2 : offsets[0] + 1], len(frame)]
     unpack = _packbits()
     pixels, size = claim.rows * claim.columns, claim.dtype.itemsize
-    planes = np.empty((claim.samples, size, pixels), np.uint8)
+    planes = np.zeros((claim.samples, pixels), f"u{size}")
     for n in range(offsets[0]):
         if not 64 <= offsets[n + 1] <= ends[n] <= len(frame):
             raise ValueError("RLE segments out of order")
-        part = np.frombuffer(unpack(frame[offsets[n + 1] : ends[n]], pixels), np.uint8)
-        planes[n // size, n % size] = part[:pixels]
-    whole = planes.transpose(0, 2, 1).copy().view(claim.dtype.newbyteorder(">"))[..., 0].astype(claim.dtype)
-    whole = whole.reshape(claim.samples, claim.rows, claim.columns)
+        part = np.frombuffer(unpack(frame[offsets[n + 1] : ends[n]], pixels), np.uint8, pixels)
+        plane = planes[n // size]
+        if size > 1:
+            plane <<= 8
+        plane |= part
+    whole = planes.view(claim.dtype).reshape(claim.samples, claim.rows, claim.columns)
     return np.moveaxis(whole, 0, -1) if claim.samples > 1 else whole[0]
 
 

@@ -16,10 +16,10 @@ READS = {"image": ("image",), "text": ("report", "caption")}
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`image` and `text` name encoders ("small", a folder, a catalogue name, a hub id); image tokens are pooled by
-    `image_pool`; `tau` is the temperature, `direction_weight` the share of image -> text; the first `freeze_text_layers`
-    of the text encoder do not train; `flip` is the chance that augmentation mirrors an image (0 where reports name
-    sides)."""
+    """`image` and `text` name encoders ("small", a folder, a catalogue name, a hub id), `image_pool` the pool over
+    image tokens; `tau` is the temperature, `direction_weight` the share of image -> text; the first
+    `freeze_text_layers` of the text encoder do not train; `flip` is the chance that augmentation mirrors an image (0
+    where reports name sides)."""
 
     image: str = "microsoft/resnet-50"
     text: str = "emilyalsentzer/Bio_ClinicalBERT"

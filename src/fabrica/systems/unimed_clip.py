@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from fabrica.models import Bundle
 
 READS = {"image": ("image",), "text": ("caption", "report")}
-POSITIVES = {"identity": None, "same_text": "text", "same_label": "modality+label"}
+POSITIVES = {"identity": None, "same_text": "text", "same_label": "modality+label", "same_finding": "label"}
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`positives` says which rows of a batch belong together: the pair itself, rows of the same caption, or rows of
-    the same modality and labels (UniCL), which a bank of captions a class needs when classes are few. `lora_layers` > 0
-    trains adapters in the last layers of pretrained towers instead of the towers. Sources are mixed by size to the
-    power 1/`mix_temperature`."""
+    """`positives` says which rows of a batch belong together: the pair itself, rows of the same caption, rows of the
+    same labels in one modality or ("same_finding") in any (UniCL), which a bank of captions a class needs when classes
+    are few. `lora_layers` > 0 trains adapters in the last layers of pretrained towers instead of the towers. Sources
+    are mixed by size to the power 1/`mix_temperature`."""
 
     image: str = "google/vit-base-patch16-224"
     text: str = "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
@@ -31,7 +31,7 @@ class Settings:
     dim: int = 512
     lora_layers: int = 0
     lora_rank: int = 8
-    positives: Literal["identity", "same_text", "same_label"] = "identity"
+    positives: Literal["identity", "same_text", "same_label", "same_finding"] = "identity"
     mix_temperature: float = 1.0
     augment: bool = False
     lr: float = 5e-5
@@ -70,16 +70,17 @@ def build(settings: Settings, records: Iterable[Record]) -> Bundle:
     }
     views = MedicalImageAugment(flip=0.0, degrees=10.0, sigma=(0.1, 1.0)) if settings.augment else None
     pixels = ImageEncode(settings.image_size, settings.channels, augment=views)
-    keys = ("subject", "text", "modality+label")
+    keys = ("subject", "text", "label", "modality+label")
     collate = Collate({"image": Use(READS["image"], pixels), "text": Use(READS["text"], words)}, keys=keys)
-    return Bundle(MultiTower(towers, settings.dim), collate, {"system": "unimed_clip", "title": SYSTEM.title})
+    card = {"system": "unimed_clip", "title": SYSTEM.title, "precision": settings.precision}
+    return Bundle(MultiTower(towers, settings.dim), collate, card)
 
 
 def stages(settings: Settings, bundle: Bundle) -> tuple[Stage, ...]:
     """One stage over all sources shuffled together, so that every batch mixes modalities."""
     from fabrica.objectives.pairs import Contrast
 
-    contrast = Contrast(("image", "text"), positives_by=POSITIVES[settings.positives])
+    contrast = Contrast(("image", "text"), positives_by=POSITIVES[settings.positives], watch=("text",))
     schedule = Schedule(
         settings.steps, settings.batch, settings.lr, warmup=settings.warmup, weight_decay=settings.weight_decay,
         chunk=settings.chunk, precision=settings.precision,
