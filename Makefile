@@ -32,11 +32,11 @@ $(VENV)/bin/uv:
 	$(BIN)/python -m pip install --quiet uv
 
 $(VENV)/.all: $(VENV)/bin/uv pyproject.toml constraints.txt
-	$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt -e '.[all]'
+	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[all]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/bin/uv pyproject.toml constraints.txt
-	$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt -e '.[dev,bench]'
+	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[dev,bench]'
 	touch $@
 
 clean:

@@ -128,6 +128,15 @@ def rle_dicom(rows: int = 60_000, columns: int = 60_000) -> bytes:
     return dicom_head(RLE) + picture(rows, columns) + value
 
 
+def jpeg2000_dicom(rows: int = 12_000, columns: int = 12_000) -> bytes:
+    """A short JPEG 2000 codestream whose header agrees with the claim of rows x columns."""
+    siz = struct.pack(">HHHIIIIIIIIHBBB", 0xFF51, 41, 0, columns, rows, 0, 0, columns, rows, 0, 0, 1, 15, 1, 1)
+    frame = b"\xff\x4f" + siz + bytes(200)
+    items = struct.pack("<HHI", 0xFFFE, 0xE000, 0) + struct.pack("<HHI", 0xFFFE, 0xE000, len(frame)) + frame
+    value = struct.pack("<HH2sHI", 0x7FE0, 0x10, b"OB", 0, 0xFFFFFFFF) + items + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    return dicom_head("1.2.840.10008.1.2.4.90") + picture(rows, columns) + value
+
+
 def nested_dicom(depth: int = 5000, *, how: str = "undefined") -> bytes:
     """`depth` sequences inside each other: of undefined length, of known length, or in implicit VR."""
     if how == "defined":

@@ -54,7 +54,7 @@ def test_dinov2_sees_pneumonia_by_nearest_neighbours(fetched: Fetched) -> None:
     mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
     def features(records: list[Record]) -> np.ndarray:
-        pixels = torch.stack([torch.from_numpy(r.first("image").array()) for r in records])[:, None] / 255
+        pixels = torch.stack([torch.tensor(r.first("image").array()) for r in records])[:, None] / 255
         pixels = torch.nn.functional.interpolate(pixels, 140, mode="bilinear", antialias=True)
         with torch.no_grad():
             pooled = [model((part.expand(-1, 3, -1, -1) - mean) / std).pooler_output for part in pixels.split(16)]

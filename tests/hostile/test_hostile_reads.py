@@ -19,7 +19,9 @@ BILLION = b"<!DOCTYPE a [<!ENTITY a 'ha'>" + b"".join(
 BOMBS = {
     "deflated_512_mb.dcm": (made.deflated_dicom, "ratio"),
     "rle_60000.dcm": (made.rle_dicom, "array_too_large"),
-    "rle_12000_from_nothing.dcm": (lambda: made.rle_dicom(12_000, 12_000), "pixels_short"),
+    "rle_5000_from_nothing.dcm": (lambda: made.rle_dicom(5_000, 5_000), "pixels_short"),
+    "rle_12000_from_nothing.dcm": (lambda: made.rle_dicom(12_000, 12_000), "ratio"),
+    "jpeg2000_12000.dcm": (made.jpeg2000_dicom, "ratio"),
     "native_12000_from_nothing.dcm": (
         lambda: (
             made.dicom_head(made.EXPLICIT) + made.picture(12_000, 12_000) + made.element(0x7FE0, 0x10, b"OW", b"xx")

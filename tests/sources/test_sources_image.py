@@ -159,6 +159,16 @@ def test_pictures_that_claim_too_much_are_refused_by_code():
     assert code(made.png(12_500, 12_500, colour=6)) == "array_too_large"
 
 
+def test_a_film_of_endless_frames_is_refused(monkeypatch):
+    from fabrica.sources import image
+
+    frame = Image.fromarray(GREY)
+    film = saved(frame, "TIFF", save_all=True, append_images=[frame] * 30)
+    assert decode(film)[0].shape == (31, 6, 9)
+    monkeypatch.setattr(image, "_MOST_FRAMES", 20)
+    assert code(film) == "too_many_frames"
+
+
 def test_a_jpeg_of_a_thousand_scans_is_refused():
     assert code(saved(Image.fromarray(GREY), "JPEG", progressive=True) + b"\xff\xda" * 1000) == "jpeg_scans"
 

@@ -65,6 +65,14 @@ def test_walk_is_sorted_and_leaves_out_hidden_files_and_parts_of_others(tmp_path
         list(walk(tmp_path / "nowhere", source="s"))
 
 
+def test_a_name_that_is_no_utf8_gives_a_key_that_is(tmp_path):
+    with open(os.fsencode(tmp_path) + b"/caf\xe9.png", "wb") as out:
+        out.write(b"x")
+    (ref,) = walk(tmp_path, source="s")
+    assert ref.key == "caf\\xe9.png"
+    assert ref.path.exists()
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
 def test_a_folder_that_cannot_be_read_is_a_usage_error(tmp_path):
     (tmp_path / "closed").mkdir(mode=0o000)

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -35,11 +36,12 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _verb, _function in {
+_VERBS: dict[str, Callable[..., None]] = {
     "demo": demo.demo, "run": demo.run, "ingest": ingest.ingest, "curate": curate.curate, "train": train.train,
     "evaluate": evaluate.evaluate, "prove": prove.prove, "fetch": fetch.fetch, "systems": systems.systems,
     "show": show.show, "doctor": doctor.doctor,
-}.items():  # fmt: skip
+}  # fmt: skip
+for _verb, _function in _VERBS.items():
     app.command(_verb)(_function)
 
 _ClickException: type[Exception] = typer.BadParameter.__mro__[2]  # what every error of options and arguments is

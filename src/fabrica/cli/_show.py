@@ -110,12 +110,13 @@ def folder_for(path: Path, option: str) -> Path:
     return path
 
 
-def score_table(scores: Sequence[Score], unscored: Sequence[tuple[str, str]], *, groups: bool = False) -> str:
-    """Scores as text, those of single groups too if asked; then what could not be scored and why."""
+def score_table(scores: Sequence[Score], unscored: Sequence[tuple[str, str]], *, whole: bool = False) -> str:
+    """Scores as text: the leading metric of each task over all groups, or the `whole` card; then what has no score."""
     columns = ("task", "data", "group", "arm", "metric", "value", "95 % interval", "n")
+    leading = {s.task: s.metric for s in reversed(scores)}
     rows = [
         (s.task, s.data, s.group or "all", s.arm, s.metric, f"{s.value:.3f}", f"[{s.low:.3f}, {s.high:.3f}]", s.n)
         for s in scores
-        if groups or not s.group
+        if whole or (not s.group and s.metric.removesuffix(" difference") == leading[s.task])
     ]
     return "\n".join([table(columns, rows), *(f"not scored: {task}: {why}" for task, why in unscored)])

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fabrica.cli._show import (
-    AllowLeak, DryRun, Json, Limit, Memory, Seed, emit, folder_for, progress, score_table, size, table,
+    AllowLeak,
+    DryRun,
+    Json,
+    Limit,
+    Memory,
+    Seed,
+    emit,
+    folder_for,
+    progress,
+    score_table,
+    size,
+    table,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -26,7 +37,7 @@ def demo(
     out: Out = Path("demo"), fetch: Fetch = False, from_scratch: Scratch = False, limit: Limit = None, seed: Seed = 0,
     max_memory: Memory = "1GiB", dry_run: DryRun = False, json: Json = False,
 ) -> None:  # fmt: skip
-    """Real chest X-rays and a synthetic hospital to one report.
+    """Real chest X-rays and a synthetic hospital: the main job.
 
     Ingest, curate, train, evaluate, one HTML report. Run it again: what is done is not done again.
 

@@ -64,5 +64,5 @@ def evaluate(
             bundle, corpus, out, tasks=tasks, seed=seed, allow_leak=allow_leak, trained_on=train, progress=bar
         )
     unscored = [asdict(u) for u in cards.read(out).unscored]
-    text = score_table(scores, [(u["task"], u["why"]) for u in unscored], groups=True)
+    text = score_table(scores, [(u["task"], u["why"]) for u in unscored], whole=True)
     emit({"scores": [asdict(s) for s in scores], "unscored": unscored}, as_json=json, text=text)

@@ -27,8 +27,7 @@ def fetch(
         entries = [catalogue.get(n) for n in catalogue.names()]
         rows = [(e.name, e.kind, f"{e.package} {e.version}", e.licence, e.title) for e in entries]
         columns = ("name", "kind", "package", "licence", "title")
-        data = [dict(zip(columns, row, strict=True)) for row in rows]
-        emit(data, as_json=json, text=table(columns, rows))
+        emit([dict(zip(columns, row, strict=True)) for row in rows], as_json=json, text=table(columns, rows))
         return
     entry, there = catalogue.get(name), catalogue.fetched(name)
     if dry_run:

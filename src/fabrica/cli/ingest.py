@@ -65,7 +65,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _files(sources: list[Path], name: str | None, columns: dict[str, str]) -> list[Path]:
-    """Every file there is to read; an error for a path that is missing, unreadable or empty, before a corpus is made."""
+    """Every file to read; an error for a path that is missing, unreadable or empty, before a corpus is made."""
     from fabrica.sources import columns as language
     from fabrica.sources import walk
 

@@ -11,7 +11,7 @@ from fabrica.cli._show import Json, emit
 
 
 def show(name: Annotated[str, typer.Argument(help="A name that `fabrica systems` lists.")], json: Json = False) -> None:
-    """Explain one system: claim, inputs, presets, departures from the paper.
+    """Explain one system: claim, inputs, presets, departures.
 
     Example: fabrica show convirt
     """

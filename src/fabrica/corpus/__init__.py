@@ -1,6 +1,7 @@
 """The store: records in Lance with versions, SQL filters, random access, sampling, erasure; views for other tools.
 
 >>> import tempfile
+>>> from fabrica.corpus import Corpus
 >>> from fabrica.types import Item, Origin, Record
 >>> corpus = Corpus.at(tempfile.mkdtemp())
 >>> note = Item("text", "No effusion.", Origin("demo", "a.txt", "", "CC0-1.0"))

@@ -10,11 +10,11 @@ from typing import Any
 from fabrica.job.spec import Job, SourceSpec
 from fabrica.job.tasks import settings_of
 
-# Seconds on 2 cores, measured with the demo (docs/performance.md says on which).
+# Seconds on 2 cores, measured with the demo.
 READ, READ_BYTE = 0.004, 1 / 60e6  # a file, a byte
 DRAW = 0.03  # an examination of the phantom hospital, drawn and written
 CURATE = 0.008  # a record
-STEP_PIXEL = {True: 5e-6, False: 2.5e-7}  # a picture's pixel, forward and back: pretrained towers, small ones
+STEP_PIXEL = {True: 3.5e-6, False: 5e-7}  # a picture's pixel, forward and back: pretrained towers, small ones
 EMBED = {True: 0.02, False: 0.003}  # a record
 TASK = 4.0  # bootstrap and probes
 PHANTOM_BYTES = 60_000  # an examination on disk and as a record

@@ -47,9 +47,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         data: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except ValueError as error:
-        raise UsageError(
-            f"{path} is not what a job wrote ({error}); remove it and run the same command again"
-        ) from error
+        raise UsageError(f"{path} is not what a job wrote ({error}); remove it and run again") from error
     return data
 
 

@@ -135,7 +135,7 @@ _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or 
 
 
 def typed(value: Any, hint: Any, at: str) -> Any:
-    """`value` of a TOML file as a `hint` (dataclasses, Mapping, tuple, list, Literal, unions, scalars); `at` says where.
+    """`value` of a TOML file as a `hint` (dataclass, Mapping, tuple, list, Literal, union, scalar); `at` says where.
 
     >>> typed({"train": 1}, Mapping[str, float], "job.toml: split")
     {'train': 1.0}

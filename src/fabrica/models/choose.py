@@ -34,15 +34,16 @@ def image_body(
 
 def text_body(
     source: str, records: Iterable[Record], roles: tuple[str, ...], *, length: int, vocabulary: int = 2000,
-    view: View = "whole", truncation: Truncation = "tail", lora: Lora | None = None, allow_network: bool = False,
+    view: View = "whole", truncation: Truncation = "tail", width: int = 128, depth: int = 1, lora: Lora | None = None,
+    allow_network: bool = False,
 ) -> tuple[Body, TextEncode]:  # fmt: skip
     """The body and the transform that feeds it. `source` "small" learns a vocabulary of at most `vocabulary` pieces
-    from the `roles` of `records` (the training part) under one layer of attention from random weights; else both come
-    from a folder, catalogue name or hub id."""
+    from the `roles` of `records` (the training part) under `depth` layers of attention of `width` from random weights;
+    else both come from a folder, catalogue name or hub id."""
     if source == SMALL:
         texts = [item.text() for record in records for item in record.all(*roles)]
         encode = TextEncode(train_vocabulary(texts, vocabulary), length, view=view, truncation=truncation)
-        return TextTower(encode.size, length=length), encode
+        return TextTower(encode.size, width, depth, length=length), encode
     body = TransformersTower.load(source, lora=lora, allow_network=allow_network)
     encode = TextEncode(str(resolve(source, allow_network=allow_network)), length, view=view, truncation=truncation)
     return body, encode

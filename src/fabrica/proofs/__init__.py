@@ -83,7 +83,7 @@ def store(proof: Proof, plan: Plan, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{proof.name}.json"
     with write_whole(path) as file:
-        Path(file).write_text(json.dumps(to_json(proof, plan), indent=1, ensure_ascii=False) + "\n", "utf-8")
+        file.write((json.dumps(to_json(proof, plan), indent=1, ensure_ascii=False) + "\n").encode())
     return path
 
 

@@ -2,45 +2,72 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fabrica.proofs import Plan
 from fabrica.types import Absent, Claim, Item, Origin, Proof, Record
 
+if TYPE_CHECKING:
+    from fabrica.models import Bundle
+    from fabrica.train import InMemory
+
 FIELDS = ("a", "b", "c")
-TRAIN, TEST, BITS = 10_000, 2_000, 5
+BITS = 5
 CHANCE = 1 / 2**BITS
+LOSSES = {"Symile": {"loss": "multilinear"}, "CLIP": {"loss": "pairwise"}}
+INCOMPLETE = {  # how each arm treats tuples that lack something
+    "Symile, incomplete tuples used": {"loss": "multilinear", "absent": "token"},
+    "CLIP, incomplete tuples used": {"loss": "pairwise"},
+    "Symile, complete tuples only": {"loss": "multilinear"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much: tuples, seeds (`few` for missing modalities and for the bound) and steps, the same for every arm."""
+
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    few: tuple[int, ...] = (0, 1, 2)
+    train: int = 10_000
+    test: int = 2_000
+    steps: int = 600
+    missing_steps: int = 800
+    bound_steps: int = 400
 
 
 def run(plan: Plan) -> Proof:
     """Accuracy of finding b among all 32 patterns from (a, c), at p = 0, 0.5 and 1, and with modalities missing."""
-    seeds, small = (range(3) if plan.quick else range(5)), (range(1) if plan.quick else range(3))
-    jobs = [(p, loss, s) for p in (1.0, 0.5, 0.0) for loss in ("multilinear", "pairwise") for s in seeds]
-    arms: dict[str, list[float]] = {}
-    for done, (p, loss, seed) in enumerate(jobs):
-        _tell(plan, done, len(jobs), "p = 0, 0.5, 1")
-        arms.setdefault(f"{_name(loss)} p={p:g}", []).append(_accuracy(p, loss, seed, plan))
-    for seed in small:
-        _tell(plan, seed, len(small), "half of all modalities missing")
-        for arm, loss, absent in (
-            ("Symile, incomplete tuples used", "multilinear", "token"),
-            ("CLIP, incomplete tuples used", "pairwise", "exclude"),
-            ("Symile, complete tuples only", "multilinear", "exclude"),
-        ):
-            arms.setdefault(f"{arm} (missing 0.5)", []).append(
-                _accuracy(1.0, loss, seed, plan, drop=0.5, absent=absent, steps=800)
-            )
-    bounds = [_bound(seed, plan) for seed in small]
-    return _proof(arms, bounds, tuple(seeds))
+    size = Size()
+    if plan.quick:
+        size = Size(seeds=(0, 1), few=(0,), steps=400, missing_steps=600, bound_steps=300)
+    if plan.full:
+        size = Size(seeds=tuple(range(10)), few=tuple(range(5)))
+    with _one_thread():
+        return _proof(size, arms(size, plan), [bound(seed, size, plan) for seed in size.few])
 
 
-def _proof(arms: dict[str, list[float]], bounds: list[tuple[float, float]], seeds: tuple[int, ...]) -> Proof:
+def arms(size: Size, plan: Plan) -> dict[str, list[float]]:
+    """Arm -> accuracy by seed."""
+    jobs = [(1.0, s) for s in size.seeds] + [(0.5, s) for s in size.seeds] + [(0.0, s) for s in size.seeds]
+    made: dict[str, list[float]] = {}
+    for done, (p, seed) in enumerate(jobs):
+        _tell(plan, done, len(jobs), "p = 1, 0.5, 0")
+        for arm, value in accuracies(p, seed, size, plan, LOSSES).items():
+            made.setdefault(f"{arm} p={p:g}", []).append(value)
+    for done, seed in enumerate(size.few):
+        _tell(plan, done, len(size.few), "half of all modalities missing")
+        for arm, value in accuracies(1.0, seed, size, plan, INCOMPLETE, drop=0.5).items():
+            made.setdefault(f"{arm} (missing 0.5)", []).append(value)
+    return made
+
+
+def _proof(size: Size, arms: dict[str, list[float]], bounds: list[tuple[float, float]]) -> Proof:
     from fabrica.evaluate.bootstrap import paired_seeds
 
     sym, clip = arms["Symile p=1"], arms["CLIP p=1"]
@@ -53,7 +80,8 @@ def _proof(arms: dict[str, list[float]], bounds: list[tuple[float, float]], seed
     claims = (
         Claim("p = 1", "Symile >= 0.98 and CLIP <= 0.06 on every seed", one.value, (one.low, one.high),
               min(sym) >= 0.98 and max(clip) <= 0.06),
-        Claim("p = 0.5", "Symile - CLIP >= 0.35", half.value, (half.low, half.high), half.low > 0 and half.value >= 0.35),
+        Claim("p = 0.5", "Symile - CLIP >= 0.35", half.value, (half.low, half.high),
+              half.low > 0 and half.value >= 0.35),
         Claim("missing", "Symile >= 0.95 and CLIP <= 0.06 on complete test tuples, every seed",
               float(np.mean(some) - np.mean(base)), _range(some, base), min(some) >= 0.95 and max(base) <= 0.06),
     )  # fmt: skip
@@ -66,17 +94,13 @@ def _proof(arms: dict[str, list[float]], bounds: list[tuple[float, float]], seed
     )  # fmt: skip
     return Proof(
         "symile", "Pairwise CLIP misses information that modalities hold only jointly; Symile captures it.",
-        "synthetic: XOR of 5 bits (the paper's own generator), 10,000 train, 2,000 test tuples",
+        f"synthetic: XOR of 5 bits (the paper's own generator), {size.train:,} train, {size.test:,} test tuples",
         "accuracy of finding b among 32 candidates from (a, c); chance 0.031",
-        {k: tuple(v) for k, v in arms.items()}, claims, controls, seeds, 0.0,
+        {k: tuple(v) for k, v in arms.items()}, claims, controls, size.seeds, 0.0,
         "Both arms: linear encoders 5 -> 16, unit rows, batch 256, AdamW at 0.02, learned scale, same steps and data. "
         "Where single values stand for an interval, it is the range over seeds.",
         {"total_correlation": [{"bound": f, "exact": e} for f, e in bounds]},
     )  # fmt: skip
-
-
-def _name(loss: str) -> str:
-    return {"multilinear": "Symile", "pairwise": "CLIP"}[loss]
 
 
 def _range(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
@@ -89,31 +113,51 @@ def _tell(plan: Plan, done: int, total: int, what: str) -> None:
         plan.progress(done, total, what)
 
 
-def _accuracy(
-    p: float, loss: str, seed: int, plan: Plan, *, drop: float = 0.0, absent: str = "exclude", steps: int = 600
-) -> float:
-    """Train one arm on a seed's data; accuracy on complete test tuples."""
-    train = records(TRAIN, seed, p, drop=drop)
-    bundle, _ = _fit(train, seed, plan, loss=loss, absent=absent, steps=steps)
-    test, patterns = records(TEST, seed + 1000, p), every_pattern()
-    rows = {name: bundle.embed(test, name)[1] for name in ("a", "c")}
-    options = bundle.embed(patterns, "b")[1]
-    query = rows["a"] * rows["c"] if loss == "multilinear" else rows["a"] + rows["c"]
-    answer = (query @ options.T).argmax(1)
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Matrices this small lose time to a second thread."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def accuracies(
+    p: float, seed: int, size: Size, plan: Plan, arms: Mapping[str, Mapping[str, Any]], *, drop: float = 0.0
+) -> dict[str, float]:
+    """Train each arm on a seed's data; its accuracy on complete test tuples."""
+    train, test, patterns = records(size.train, seed, p, drop=drop), records(size.test, seed + 1000, p), every_pattern()
     truth = np.array([pattern(r.first("b")) for r in test])
-    return float((answer == truth).mean())
+    held, made = None, {}
+    for arm, changes in arms.items():
+        bundle, held, _ = _fit(train, held, seed, plan, steps=size.missing_steps if drop else size.steps, **changes)
+        rows = {name: bundle.embed(test, name, batch=1000)[1] for name in ("a", "c")}
+        query = rows["a"] * rows["c"] if changes["loss"] == "multilinear" else rows["a"] + rows["c"]
+        answer = (query @ bundle.embed(patterns, "b")[1].T).argmax(1)
+        made[arm] = float((answer == truth).mean())
+    return made
 
 
-def _bound(seed: int, plan: Plan) -> tuple[float, float]:
+def bound(seed: int, size: Size, plan: Plan) -> tuple[float, float]:
     """The bound reached in training on 2 bits (mean of the last 100 steps), and the exact total correlation."""
+    from fabrica.objectives.multilinear import total_correlation_bound
     from fabrica.phantom.xor import total_correlation
+    from fabrica.systems import load_system
 
-    train = records(TRAIN, seed, 1.0, bits=2)
-    _, losses = _fit(train, seed, plan, loss="multilinear", absent="exclude", steps=400)
-    return math.log(256) - float(np.mean(losses[-100:])), total_correlation(1.0, 2)
+    train = records(size.train, seed, 1.0, bits=2)
+    _, _, losses = _fit(train, None, seed, plan, loss="multilinear", steps=size.bound_steps)
+    candidates = load_system("symile").settings["xor"].batch
+    return total_correlation_bound(float(np.mean(losses[-100:])), candidates), total_correlation(1.0, 2)
 
 
-def _fit(train: list[Record], seed: int, plan: Plan, **changes: Any) -> tuple[Any, tuple[float, ...]]:
+def _fit(
+    train: list[Record], held: InMemory | None, seed: int, plan: Plan, **changes: Any
+) -> tuple[Bundle, InMemory, tuple[float, ...]]:
+    """The system's XOR preset, trained; the tensors it was trained on, for the next arm; the losses."""
     import torch
 
     from fabrica.systems import load_system
@@ -122,12 +166,12 @@ def _fit(train: list[Record], seed: int, plan: Plan, **changes: Any) -> tuple[An
     system = load_system("symile")
     settings = replace(system.settings["xor"], **changes)
     torch.manual_seed(seed)
-    bundle = system.build(settings, train)
-    held = InMemory.of(train, bundle.collate)
+    bundle: Bundle = system.build(settings, train)
+    held = held or InMemory.of(train, bundle.collate)
     with tempfile.TemporaryDirectory() as out:
         result = fit(bundle, system.stages(settings, bundle), held, out, seed=seed, device=plan.device, save_every=0)
     bundle.model.to("cpu").eval()
-    return bundle, result.losses
+    return bundle, held, result.losses
 
 
 def records(n: int, seed: int, p: float, *, bits: int = BITS, drop: float = 0.0) -> list[Record]:

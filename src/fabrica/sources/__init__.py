@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from fabrica.errors import MissingExtra, Refused, UsageError, unknown
 from fabrica.safe import LIMITS, Limits, inflate, sha256
-from fabrica.types import Record
+from fabrica.types import Record, Rights
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 
@@ -104,8 +103,9 @@ _SUFFIX: Mapping[str, str] = MappingProxyType(
         ".dcm": "dicom", ".dicom": "dicom", ".nii": "nifti", ".hdr": "nifti", ".png": "image", ".jpg": "image",
         ".jpeg": "image", ".gif": "image", ".tif": "image", ".tiff": "image", ".bmp": "image", ".jp2": "image",
         ".svs": "slide", ".ndpi": "slide", ".scn": "slide", ".mrxs": "slide", ".vms": "slide", ".bif": "slide",
-        ".txt": "text", ".csv": "table", ".tsv": "table", ".npz": "table", ".parquet": "table", ".hea": "wfdb",
+        ".txt": "text", ".csv": "table", ".tsv": "table", ".jsonl": "table", ".npz": "table", ".parquet": "table", ".hea": "wfdb",
         ".edf": "edf", ".bdf": "edf", ".nrrd": "nrrd", ".nhdr": "nrrd", ".xml": "xml_report",
+        ".tgz": "xml_report", ".jsonl": "table", ".ndjson": "table", ".pq": "table",
     }
 )  # fmt: skip
 _PAPERWORK = frozenset({"readme", "license", "licence", "notice", "copying", "changelog", "authors"})
@@ -195,7 +195,7 @@ def walk(
     if not root.exists():
         raise UsageError(f"there is no file or folder {str(root)!r}")
     if root.is_file():
-        yield Ref(root, root.name, source, licence, columns)
+        yield Ref(root, _key(Path(root.name)), source, licence, columns)
         return
     masks: set[Path] = set()
     files = list(_files(root))
@@ -203,7 +203,12 @@ def walk(
         masks = {m for m in (mask_path(Ref(f, "", source, "", columns)) for f in files) if m is not None}
     for path in files:
         if path.resolve() not in masks:
-            yield Ref(path, path.relative_to(root).as_posix(), source, licence, columns)
+            yield Ref(path, _key(path.relative_to(root)), source, licence, columns)
+
+
+def _key(path: Path) -> str:
+    """The path as text that any store takes: bytes that are no UTF-8 are written \\xNN."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
 def _files(root: Path) -> Iterator[Path]:
@@ -233,12 +238,12 @@ def mask_path(ref: Ref) -> Path | None:
 # ---------------------------------------------------------------- reading
 
 
-def reader(name: str) -> Callable[[Ref, Limits], Iterator[Record]]:
+def reader(name: str) -> Callable[[Ref, Limits], Iterator[Record | Quarantined]]:
     """The `read` function of a format, imported now."""
     if name not in FORMATS:
         raise unknown("format", name, FORMATS)
     module, function = FORMATS[name].split(":")
-    found: Callable[[Ref, Limits], Iterator[Record]] = getattr(importlib.import_module(module), function)
+    found: Callable[[Ref, Limits], Iterator[Record | Quarantined]] = getattr(importlib.import_module(module), function)
     return found
 
 
@@ -275,8 +280,6 @@ def _quarantined(ref: Ref, code: str, message: str) -> Quarantined:
     return Quarantined(ref.key, digest, code, message)
 
 
-def rights_of(ref: Ref) -> Any:
+def rights_of(ref: Ref) -> Rights:
     """The `Rights` that a record of this file carries."""
-    from fabrica.types import Rights
-
     return Rights(licence=ref.licence)

@@ -256,9 +256,9 @@ def _skip_reading(source: Source, start: int, explicit: bool, little: bool, dept
         try:
             return skip_sequence(source.buffer, start, have, explicit, little, depth), have
         except _Short:
-            if have >= source.size:
+            before, have = have, source.ensure(2 * have)
+            if have == before:
                 raise
-            have = source.ensure(2 * have)
 
 
 # ---------------------------------------------------------------- sequences

@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fabrica.errors import Refused, need
-from fabrica.safe import Limits, check_array
+from fabrica.safe import MIB, Limits, check_array
 from fabrica.sources.dicom_parse import BIG_ENDIAN, DEFLATED, IMPLICIT, PIXELS, DataSet
 
 _NATIVE = frozenset(("", IMPLICIT, "1.2.840.10008.1.2.1", DEFLATED, BIG_ENDIAN))
 _RLE = "1.2.840.10008.1.2.5"
 _JPEG = "1.2.840.10008.1.2.4."
+_BOMB = 64 * MIB  # decoded size from which a ratio above `limits.ratio` is a bomb
 _AS_IT_IS = {"colorspace": "YCBCR", "outcolorspace": "YCBCR"}  # no colour transform: the header says what it is
 # What pydicom's decoders and the plugins below them raise on damaged codestreams.
 _DECODE_ERRORS = (ValueError, RuntimeError, AttributeError, TypeError, KeyError, IndexError, OSError, OverflowError,
@@ -97,7 +98,8 @@ def layout(ds: DataSet, limits: Limits) -> Layout | None:
 def stored_values(ds: DataSet, claim: Layout) -> tuple[NDArray[Any], str]:
     """(array (frames, rows, columns[, samples]), photometric interpretation after decoding): stored values as they are.
 
-    Refused: `pixels_short`, `pixels_broken`, `pixels_mismatch` (codestream and header differ), `transfer_syntax`.
+    Refused: `pixels_short`, `pixels_broken`, `pixels_mismatch` (codestream and header differ), `ratio`,
+    `transfer_syntax`.
     """
     start, length = ds.elements[claim.tag][1:]
     data = memoryview(ds.source.all())[start:]
@@ -107,7 +109,7 @@ def stored_values(ds: DataSet, claim: Layout) -> tuple[NDArray[Any], str]:
         if length < 0:
             raise Refused("pixels_broken", "native pixel data has no length")
         return _native(ds, claim, data[:length])
-    return _compressed(ds, claim, data)
+    return _compressed(ds, claim, data, ds.limits)
 
 
 # ---------------------------------------------------------------- native
@@ -155,13 +157,16 @@ def _chroma(flat: NDArray[Any], claim: Layout) -> NDArray[Any]:
 # ---------------------------------------------------------------- compressed
 
 
-def _compressed(ds: DataSet, claim: Layout, data: memoryview) -> tuple[NDArray[Any], str]:
+def _compressed(ds: DataSet, claim: Layout, data: memoryview, limits: Limits) -> tuple[NDArray[Any], str]:
     """Each frame by the library whose C code stood the mutation tests: libjpeg-turbo, CharLS and OpenJPEG through
     imagecodecs, RLE through pydicom (gdcm ends the process on damaged JPEG-LS, so it is a reference in tests only)."""
     if claim.tag != PIXELS[2]:
         raise Refused("pixels_broken", "float pixel data cannot be compressed")
     decode = _decoder(ds.syntax)
     frames = _frames(bytes(data), claim)
+    packed = sum(map(len, frames))
+    if _BOMB < claim.native_bytes > packed * limits.ratio:
+        raise Refused("ratio", f"{packed} bytes claim a picture of {claim.native_bytes}: more than {limits.ratio}:1")
     for frame in frames:
         check_codestream(frame, ds.syntax, claim)
     out = np.empty(_shape(claim), claim.dtype)

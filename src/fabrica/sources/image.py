@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "BMP", "JPEG2000", "MPO")
 _BOMB = 64 * MIB  # decoded size from which a ratio above `limits.ratio` is a bomb
+_MOST_FRAMES = 10_000
 _SCANS = 200  # of a progressive JPEG: each is a pass over the picture
 # What Pillow raises on broken files; SyntaxError is its own for a bad header.
 _BROKEN = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, AttributeError, MemoryError,
@@ -35,7 +36,8 @@ def read(ref: Ref, limits: Limits = LIMITS) -> Iterator[Record]:
     """The record of a picture; several frames of one size (TIFF stack, GIF) are a video. `columns["mask"]` beside it
     becomes mask regions.
 
-    Refused: `too_many_pixels`, `array_too_large`, `ratio`, `image_broken`, `image_format`, `jpeg_scans`, `mask_shape`.
+    Refused: `too_many_pixels`, `array_too_large`, `ratio`, `image_broken`, `image_format`, `jpeg_scans`,
+    `too_many_frames`, `mask_shape`.
     """
     data = read_bytes(ref.path, limits)
     array, steps = decode(data, limits)
@@ -92,22 +94,28 @@ def _check(picture: Image, size: int, limits: Limits) -> None:
 
 
 def _frames(picture: Image, data: bytes, limits: Limits, indices: bool) -> tuple[NDArray[Any], tuple[str, ...]]:
-    count = int(getattr(picture, "n_frames", 1)) if picture.format in ("TIFF", "GIF") else 1
     first, steps = _pixels(picture, indices)
-    if count == 1 or indices:
+    if picture.format not in ("TIFF", "GIF") or indices:
         return first, steps
-    check_array((count, *first.shape), first.dtype, limits, what="the picture's frames")
     out = [first]
-    for n in range(1, count):
-        picture.seek(n)
+    while _next(picture, len(out)):
+        if len(out) >= _MOST_FRAMES:
+            raise Refused("too_many_frames", f"the picture has more than {_MOST_FRAMES} frames")
+        check_array((len(out) + 1, *first.shape), first.dtype, limits, what="the picture's frames")
         _check(picture, len(data), limits)
         frame, _ = _pixels(picture, indices)
-        if (
-            frame.shape != first.shape or frame.dtype != first.dtype
-        ):  # a pyramid or a thumbnail: the first is the picture
+        if frame.shape != first.shape or frame.dtype != first.dtype:  # a pyramid, a thumbnail: the first is the picture
             return first, (*steps, "first_page")
         out.append(frame)
-    return np.stack(out), (*steps, "frames")
+    return (np.stack(out), (*steps, "frames")) if len(out) > 1 else (first, steps)
+
+
+def _next(picture: Image, n: int) -> bool:
+    try:
+        picture.seek(n)
+    except EOFError:
+        return False
+    return True
 
 
 def _pixels(picture: Image, indices: bool) -> tuple[NDArray[Any], tuple[str, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from fabrica.types import Record, Schedule, Stage, System
 
@@ -17,7 +17,7 @@ READS = {"image": ("image",), "text": ("caption", "report")}
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`length` is the context in word pieces (CLIP has 77); `chunk` > 0 encodes the batch by gradient cache, so that
-    `batch` may exceed what memory holds at once."""
+    `batch` may exceed what memory holds at once. `width` and `depth` are those of the "small" text tower."""
 
     image: str = "google/vit-base-patch16-224"
     text: str = "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
@@ -25,6 +25,8 @@ class Settings:
     channels: int = 3
     length: int = 256
     vocabulary: int = 30_000
+    width: int = 128
+    depth: int = 1
     dim: int = 512
     scale: float = 1 / 0.07
     scale_max: float = 100.0
@@ -46,10 +48,11 @@ def build(settings: Settings, records: Iterable[Record]) -> Bundle:
     from fabrica.models.choose import image_body, text_body
     from fabrica.objectives.scale import LogitScale
 
-    image = image_body(settings.image, channels=settings.channels, allow_network=settings.allow_network)
+    norm: Literal["group", "batch"] = "group" if settings.chunk else "batch"  # a gradient cache allows no batch norm
+    image = image_body(settings.image, channels=settings.channels, norm=norm, allow_network=settings.allow_network)
     text, words = text_body(
         settings.text, records, READS["text"], length=settings.length, vocabulary=settings.vocabulary,
-        allow_network=settings.allow_network,
+        width=settings.width, depth=settings.depth, allow_network=settings.allow_network,
     )  # fmt: skip
     hidden = (text.width + settings.dim) // 2
     towers = {
