@@ -67,11 +67,10 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
 
 EXTRAS: dict[str, tuple[str, ...]] = {  # extra -> the modules that it brings
     "train": ("torch", "transformers", "accelerate", "peft", "huggingface_hub", "tokenizers", "gguf"),
-    "evaluate": ("sklearn", "matplotlib"),
-    "imaging": ("gdcm", "pylibjpeg", "openjpeg", "rle", "nrrd", "tifffile", "imagecodecs", "openslide", "skimage"),
-    "signal": ("wfdb", "pyedflib"),
-    "views": ("webdataset", "datasets", "mlcroissant"),
-    "scale": ("daft", "daft_lance"),
+    "evaluate": ("sklearn",),
+    "imaging": ("imagecodecs", "tifffile", "openslide"),
+    "signal": ("wfdb",),
+    "views": ("datasets", "mlcroissant"),
 }
 
 

@@ -93,7 +93,7 @@ def test_the_task_is_xor_and_what_is_dropped_is_absent():
     assert [symile.pattern(r.first("b")) for r in symile.every_pattern()] == list(range(32))
 
 
-def test_a_perfect_model_would_be_right_and_a_seed_repeats():
+def test_symile_learns_xor_clip_stays_at_chance_and_a_seed_repeats():
     arms = symile.accuracies(1.0, 100, replace(SMALL, steps=300, train=4000), Plan(), symile.LOSSES)
     assert arms["Symile"] > 0.9
     assert arms["CLIP"] < 0.1

@@ -1,6 +1,7 @@
 """DICOM: values, geometry, identifiers and kinds against pydicom, its test files and hand-worked numbers."""
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ import made_files as made
 from fabrica.errors import Refused
 from fabrica.safe import open_file
 from fabrica.sources import Quarantined, Ref, dicom, dicom_geometry, read, walk
-from fabrica.sources.dicom_parse import parse
-from fabrica.sources.dicom_pixels import unpack_bits
+from fabrica.sources.dicom_codec import unpack_bits
+from fabrica.sources.dicom_parse import PIXELS, parse
 from fabrica.types import Absent, record_id
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -59,7 +60,7 @@ def test_every_element_equals_pydicoms():
         if ours.source.unpacked and path.suffix == ".gz":
             continue
         tags = {int(t) for t in theirs.keys()}  # noqa: SIM118 (a data set iterates over elements)
-        assert tags == {t for t in ours.elements if t >> 16 != 2} - set(dicom.dicom_pixels.PIXELS), path.name
+        assert tags == {t for t in ours.elements if t >> 16 != 2} - set(PIXELS), path.name
         for tag in tags:
             raw = theirs.get_item(tag)
             if isinstance(raw.value, bytes) and raw.VR != "SQ":
@@ -346,7 +347,7 @@ def test_no_identifier_leaves_the_reader(tmp_path):
         FrameOfReferenceUID="1.9.9.9", PatientSex="F", **made.place(),
     )  # fmt: skip
     record = one(path)
-    said = repr(record) + repr(record.groups) + repr(item_of(record))
+    said = re.sub("[0-9a-f]{16,}", "<hash>", repr(record) + repr(record.groups) + repr(item_of(record)))
     for secret in ("4711", "Doe", "ACC-99", "Elsewhere", "1950", "2020", "House", "1.2.3.4", "1.9.9.9"):
         assert secret not in said
     assert record.subject == record_id("subject", "s", "MRN-4711")[:16]

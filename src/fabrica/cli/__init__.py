@@ -45,6 +45,7 @@ for _verb, _function in _VERBS.items():
     app.command(_verb)(_function)
 
 _ClickException: type[Exception] = typer.BadParameter.__mro__[2]  # what every error of options and arguments is
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PATH_ERRORS = (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError)
 
 
@@ -60,7 +61,9 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 def main() -> None:
     """Run the command line; what a user can mend is printed as one message with an exit code that says which kind."""
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False)  # typer turns an interrupt into the code 130
+        if code == 130:
+            raise KeyboardInterrupt
     except _ClickException as error:
         _bad_option(error)
     except (typer.Abort, KeyboardInterrupt):
@@ -74,6 +77,10 @@ def main() -> None:
         _fail(known.code, str(known), known.exit_code)
     except OSError as error:
         _system(error)
+    except Exception as error:
+        if any(f"(os error {n})" in str(error) for n in _FULL):
+            _fail(Full.code, "no space left on the device; free some and run the same command again", Full.exit_code)
+        raise
     else:
         raise SystemExit(code if isinstance(code, int) else 0)
 
@@ -92,7 +99,7 @@ def _system(error: OSError) -> None:
     if error.errno == errno.EPIPE:  # the reader of our output left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in _FULL or any(f"(os error {n})" in str(error) for n in _FULL):
         where = f"to write {error.filename}" if error.filename else "on the device"
         _fail(Full.code, f"no space left {where}; free some and run the same command again", Full.exit_code)
     if isinstance(error, _PATH_ERRORS):

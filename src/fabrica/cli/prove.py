@@ -9,7 +9,6 @@ import typer
 
 from fabrica.cli._show import DryRun, Json, emit, progress, table
 from fabrica.errors import unknown
-from fabrica.systems import headline
 
 
 def prove(
@@ -26,6 +25,7 @@ def prove(
     Example: fabrica prove symile --quick
     """
     from fabrica import proofs
+    from fabrica.systems import headline
 
     if name not in proofs.names():
         raise unknown("proof", name, proofs.names())

@@ -51,10 +51,19 @@ class Table:
         if self._data is None and (self.path / "_versions").is_dir() and self._at != 0:
             try:
                 self._data = _lance().dataset(str(self.path), version=self._at, session=_session())
-            except ValueError as error:
-                known = ", ".join(str(v["version"]) for v in _lance().dataset(str(self.path)).versions()[-8:])
+            except (ValueError, OSError) as error:
+                known = self._versions() if self._at is not None else ""
+                if not known:
+                    raise UsageError(f"the corpus {self.path.parent} is damaged: {_short(str(error))}") from error
                 raise UsageError(f"{self.path.parent} has no version {self._at}; the newest are {known}") from error
         return self._data
+
+    def _versions(self) -> str:
+        """The newest version numbers; "" where the data set cannot be opened at all."""
+        try:
+            return ", ".join(str(v["version"]) for v in _lance().dataset(str(self.path)).versions()[-8:])
+        except (ValueError, OSError):
+            return ""
 
     def refresh(self) -> None:
         """Move to the newest version, and stay there."""

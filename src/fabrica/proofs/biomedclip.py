@@ -34,7 +34,7 @@ class Size:
     test: int = 500
     epochs: int = 6
     curve: tuple[int, ...] = (300, 1_000)
-    permuted: int = 1_000
+    permuted: int = 500
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -68,15 +68,18 @@ def run(plan: Plan) -> Proof:
 
 def one_seed(seed: int, size: Size, plan: Plan) -> tuple[dict[str, Scores], dict[str, Any]]:
     """Every arm on one seed's figures; what of the captions each context keeps; near-duplicates across the split."""
+    from fabrica.encode.text import TextEncode
     from fabrica.evaluate import leak
 
     train, test = figures(size, seed)
-    texts = [r.first("caption").text() for r in train]  # type: ignore[union-attr]
+    texts = [r.first("caption").text() for r in test]  # type: ignore[union-attr]
     scores, survives = {}, {}
     for arm in (A, B, C):
         bundle = trained(train, arm, seed, size, plan)
         scores[arm] = judged(bundle, test)
-        survives[arm] = survival(bundle.collate.fields["text"].encode, texts)
+        words = bundle.collate.fields["text"].encode
+        assert isinstance(words, TextEncode)
+        survives[arm] = survival(words, texts)
     for n in size.curve:
         scores[at(n)] = judged(trained(train[:n], C, seed, size, plan), test)
     wrong = permuted(train[: size.permuted], seed)

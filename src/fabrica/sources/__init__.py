@@ -103,7 +103,7 @@ _SUFFIX: Mapping[str, str] = MappingProxyType(
         ".dcm": "dicom", ".dicom": "dicom", ".nii": "nifti", ".hdr": "nifti", ".png": "image", ".jpg": "image",
         ".jpeg": "image", ".gif": "image", ".tif": "image", ".tiff": "image", ".bmp": "image", ".jp2": "image",
         ".svs": "slide", ".ndpi": "slide", ".scn": "slide", ".mrxs": "slide", ".vms": "slide", ".bif": "slide",
-        ".txt": "text", ".csv": "table", ".tsv": "table", ".jsonl": "table", ".npz": "table", ".parquet": "table", ".hea": "wfdb",
+        ".txt": "text", ".csv": "table", ".tsv": "table", ".npz": "table", ".parquet": "table", ".hea": "wfdb",
         ".edf": "edf", ".bdf": "edf", ".nrrd": "nrrd", ".nhdr": "nrrd", ".xml": "xml_report",
         ".tgz": "xml_report", ".jsonl": "table", ".ndjson": "table", ".pq": "table",
     }

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from fabrica.errors import Refused
 from fabrica.safe import LIMITS, Limits, check_array, open_file, sha256
 from fabrica.sources import Ref, dicom_geometry, dicom_pixels, dicom_waveform
+from fabrica.sources.dicom_layout import Layout, layout
 from fabrica.sources.dicom_parse import DataSet, parse
 from fabrica.sources.single import hashed, origin, record
 from fabrica.types import Absent, Item, Kind, Origin, Record
@@ -82,7 +83,7 @@ def pixels(path: str | Path, limits: Limits = LIMITS) -> NDArray[Any]:
     """The picture alone as `read` gives it: (H, W[, C]), (T, H, W[, C]), or a volume (X, Y, Z[, C])."""
     with open_file(path, limits) as handle:
         ds = parse(handle, limits)
-        claim = dicom_pixels.layout(ds, limits)
+        claim = layout(ds, limits)
         if claim is None:
             raise Refused("no_pixels", "the file has no pixel data")
         return _picture(ds, claim, Origin("", "", "", ""), limits).array()
@@ -95,15 +96,13 @@ def read(ref: Ref, limits: Limits = LIMITS) -> Iterator[Record]:
         ds = parse(handle, limits)
         if ds.text(0x00080016) == _DICOMDIR or 0x00041220 in ds:
             raise Refused("dicomdir", "a DICOMDIR lists other files; those are read themselves")
-        claim = dicom_pixels.layout(ds, limits)
+        claim = layout(ds, limits)
         digest = sha256(ref.path) if ds.source.unpacked else sha256(ds.source.all())
         items = _items(ds, claim, origin(ref, digest), limits)
     yield record(ref, digest, items, modality=_modality(ds), subject=_subject(ds), groups=_groups(ds, ref.source))
 
 
-def _items(
-    ds: DataSet, claim: dicom_pixels.Layout | None, where: Origin, limits: Limits
-) -> dict[str, tuple[Item, ...]]:
+def _items(ds: DataSet, claim: Layout | None, where: Origin, limits: Limits) -> dict[str, tuple[Item, ...]]:
     if claim is not None:
         item = _picture(ds, claim, where, limits)
         return {"volume" if item.kind == "volume" else "video" if item.kind == "video" else "image": (item,)}
@@ -148,7 +147,7 @@ def _groups(ds: DataSet, source: str) -> dict[str, str]:
 # ---------------------------------------------------------------- the picture
 
 
-def _picture(ds: DataSet, claim: dicom_pixels.Layout, where: Origin, limits: Limits) -> Item:
+def _picture(ds: DataSet, claim: Layout, where: Origin, limits: Limits) -> Item:
     stored, photometric = dicom_pixels.stored_values(ds, claim)
     if photometric == "PALETTE COLOR" and claim.samples == 1:
         values, steps = dicom_pixels.palette(ds, stored), ["palette"]
@@ -164,9 +163,7 @@ def _picture(ds: DataSet, claim: dicom_pixels.Layout, where: Origin, limits: Lim
     return _shaped(ds, values, where, _unit(ds, claim))
 
 
-def _grey(
-    ds: DataSet, claim: dicom_pixels.Layout, values: NDArray[Any], limits: Limits
-) -> tuple[NDArray[Any], list[str]]:
+def _grey(ds: DataSet, claim: Layout, values: NDArray[Any], limits: Limits) -> tuple[NDArray[Any], list[str]]:
     steps = []
     if claim.photometric == "MONOCHROME1":  # 0 is white: turn it, so that high is bright everywhere
         values, steps = ~values if claim.signed else _top(claim, values.dtype) - values, ["monochrome1_inverted"]
@@ -184,7 +181,7 @@ def _grey(
     return out, [*steps, "rescaled"]
 
 
-def _top(claim: dicom_pixels.Layout, dtype: np.dtype[Any]) -> Any:
+def _top(claim: Layout, dtype: np.dtype[Any]) -> Any:
     if dtype.kind == "f":
         return dtype.type(1)
     return dtype.type(np.iinfo(dtype).max if claim.stored == 8 * dtype.itemsize else (1 << claim.stored) - 1)
@@ -208,7 +205,7 @@ def _rescale(ds: DataSet, frames: int) -> tuple[NDArray[np.float64], NDArray[np.
     return out[:, 0], out[:, 1]
 
 
-def _unit(ds: DataSet, claim: dicom_pixels.Layout) -> str | None:
+def _unit(ds: DataSet, claim: Layout) -> str | None:
     if claim.samples > 1:
         return None
     said = ds.text(0x00281054)

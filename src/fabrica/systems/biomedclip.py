@@ -93,8 +93,8 @@ SYSTEM = System(
     settings={
         "paper": Settings(),
         "tiny": Settings(
-            "small", "small", image_size=64, channels=1, length=160, vocabulary=2000, dim=128, lr=1e-3, warmup=20,
-            weight_decay=0.05, batch=64, chunk=0, steps=280,
+            "small", "small", image_size=32, channels=1, length=160, vocabulary=2000, width=64, depth=2, dim=64,
+            lr=2e-3, warmup=20, weight_decay=0.05, batch=32, chunk=0, steps=560,
         ),
     },
     build=build,

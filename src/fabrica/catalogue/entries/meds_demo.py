@@ -37,4 +37,4 @@ def records(folder: Path) -> Iterator[Record | Quarantined]:
     for path in sorted((root / "data").rglob("*.parquet")):
         ref = Ref(path, path.relative_to(root).as_posix(), ENTRY.name, ENTRY.licence)
         for found in reader("meds")(ref, LIMITS):
-            yield found.updated(rights=ENTRY.rights)
+            yield found if isinstance(found, Quarantined) else found.updated(rights=ENTRY.rights)
