@@ -26,13 +26,15 @@ _HOMES = {
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
-    from fabrica.catalogue import fetch
-    from fabrica.corpus import Corpus
-    from fabrica.corpus.ingest import ingest
-    from fabrica.models import Bundle
-    from fabrica.proofs import prove
-    from fabrica.systems import load_system
-    from fabrica.types import Absent, Item, Record
+    from fabrica.catalogue import fetch as fetch
+    from fabrica.corpus import Corpus as Corpus
+    from fabrica.corpus.ingest import ingest as ingest
+    from fabrica.models import Bundle as Bundle
+    from fabrica.proofs import prove as prove
+    from fabrica.systems import load_system as load_system
+    from fabrica.types import Absent as Absent
+    from fabrica.types import Item as Item
+    from fabrica.types import Record as Record
 
 
 def __getattr__(name: str) -> Any:

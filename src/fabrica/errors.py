@@ -71,6 +71,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {  # extra -> the modules that it brings
     "imaging": ("imagecodecs", "tifffile", "openslide"),
     "signal": ("wfdb",),
     "views": ("datasets", "mlcroissant"),
+    "demo": ("skimage",),
 }
 
 

@@ -73,7 +73,8 @@ class Item:
     """One observation.
 
     Array layouts: image (H, W) or (H, W, C); volume (X, Y, Z) or (X, Y, Z, C) with `affine`; signal (leads, samples)
-    with `rate`; series and table (columns,) with NaN-free values beside `names`; audio (channels, samples).
+    with `rate`; video (frames, H, W) or (frames, H, W, C); series and table (columns,) with NaN-free values beside
+    `names`; audio (channels, samples).
     """
 
     kind: Kind
@@ -116,13 +117,14 @@ class Item:
     __hash__ = None  # type: ignore[assignment]
 
 
-def _plain(item: Item) -> tuple[Any, ...]:
-    def bits(value: Any) -> Any:
-        return (value.dtype.str, value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value
+def _bits(value: Any) -> Any:
+    return (value.dtype.str, value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value
 
+
+def _plain(item: Item) -> tuple[Any, ...]:
     return (
-        item.kind, type(item.value), bits(item.value), item.origin, item.hours, item.unit,
-        bits(item.affine), item.rate, item.names,
+        item.kind, type(item.value), _bits(item.value), item.origin, item.hours, item.unit,
+        _bits(item.affine), item.rate, item.names,
     )  # fmt: skip
 
 
@@ -143,6 +145,16 @@ class Region:
     index: int = 0
     text: str | None = None
     score: float | None = None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Region):
+            return NotImplemented
+        same = (self.role, self.shape, self.label, self.origin, self.index, self.text, self.score) == (
+            other.role, other.shape, other.label, other.origin, other.index, other.text, other.score
+        )  # fmt: skip
+        return same and _bits(self.data) == _bits(other.data)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,7 +391,8 @@ class Stage:
     """One stage of training: what it learns from, how records become tensors, what is minimised, for how long.
 
     `where` is a filter on the corpus (SQL); `needs` names fields of the collate without which a record teaches nothing
-    here (both of a pair), so that a batch is full of rows that count; `collate(records, epoch)` makes the batch; `objectives` by name, summed with `coefficients` (default 1).
+    here (both of a pair), so that a batch is full of rows that count; `collate(records, epoch)` makes the batch;
+    `objectives` by name, summed with `coefficients` (default 1).
     """
 
     name: str

@@ -31,8 +31,9 @@ def train(
     """
     from fabrica.corpus import Corpus
     from fabrica.errors import UsageError
+    from fabrica.job.run import build
     from fabrica.job.spec import TrainSpec
-    from fabrica.job.tasks import learned_roles, settings_of
+    from fabrica.job.tasks import settings_of
     from fabrica.systems import load_system
 
     plan = load_system(system)
@@ -45,7 +46,7 @@ def train(
     from fabrica.objectives.gather import rank
     from fabrica.train import estimate, fit
 
-    bundle = plan.build(settings, corpus.scan("split = 'train'", roles=learned_roles(plan)))
+    bundle = build(plan, settings, corpus, seed)
     stages = plan.stages(settings, bundle)
     if dry_run:
         cost = estimate(bundle, stages, corpus, seed=seed, device=device, workers=workers)

@@ -38,16 +38,14 @@ def ingest(r: Run) -> tuple[Corpus, bool]:
     raw, worked = Corpus.at(r.out / "raw"), False
     for spec in r.job.source:
         known = done.get(spec.name)
-        files = marks.listing(r.base / spec.path) if spec.path else ""
-        if known is None or known["files"] != files:
+        files = marks.listing(r.base / spec.path) if spec.path and (r.base / spec.path).exists() else ""
+        if (known is None or known["files"] != files) and _reached(r, spec):
             done[spec.name] = {"mark": wanted[spec.name], "files": None}  # begun: killed here, it is read again
             marks.write(r.out / SOURCES, done)
-            if _one(r, spec, raw):
-                done[spec.name]["files"] = files
-                worked = True
-            else:
-                del done[spec.name]
+            _one(r, spec, raw)
+            done[spec.name]["files"] = files
             marks.write(r.out / SOURCES, done)
+            worked = True
     if not len(raw):
         raise UsageError("no source gave a record; see the reasons above, and `fabrica doctor` for what is installed")
     return raw, worked
@@ -73,21 +71,30 @@ def _forget(out: Path) -> None:
     (out / SOURCES).unlink(missing_ok=True)
 
 
-def _one(r: Run, spec: SourceSpec, raw: Corpus) -> bool:
-    """Read a source; False where an optional one was out of reach (it is tried again on the next run)."""
+def _reached(r: Run, spec: SourceSpec) -> bool:
+    """Whether a source is there, fetched now if that is allowed; False, and said, where an optional one is not."""
+    from fabrica import catalogue
+
     try:
         if spec.catalogue:
-            _from_catalogue(r, spec, raw)
-        elif spec.phantom:
-            _from_phantom(r, spec, raw)
-        else:
-            _from_path(r, spec, r.base / spec.path, raw)
+            catalogue.fetch(spec.catalogue, allow_network=r.fetch, progress=r.progress)
+        elif spec.path and not (r.base / spec.path).exists():
+            raise UsageError(f"nothing at {r.base / spec.path}")
     except FabricaError as error:
         if not spec.optional:
             raise
         r.note(f"source {spec.name!r} was left out: {error}")
         return False
     return True
+
+
+def _one(r: Run, spec: SourceSpec, raw: Corpus) -> None:
+    if spec.catalogue:
+        _from_catalogue(r, spec, raw)
+    elif spec.phantom:
+        _from_phantom(r, spec, raw)
+    else:
+        _from_path(r, spec, r.base / spec.path, raw)
 
 
 def _from_phantom(r: Run, spec: SourceSpec, raw: Corpus) -> None:
@@ -117,7 +124,6 @@ def _from_catalogue(r: Run, spec: SourceSpec, raw: Corpus) -> None:
     from fabrica import catalogue
     from fabrica.sources import Quarantined
 
-    catalogue.fetch(spec.catalogue, allow_network=r.fetch, progress=r.progress)
     found = catalogue.read(spec.catalogue, limit=spec.limit)
     records = bad = 0
     while batch := list(islice(found, 64)):

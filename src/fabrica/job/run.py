@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fabrica.errors import FabricaError, UsageError
 from fabrica.job import marks, read
@@ -145,7 +145,7 @@ def _train(r: Run, corpus: Corpus) -> tuple[Bundle, bool]:
     if marks.read(work / "mark.json").get("mark") != mark:
         shutil.rmtree(work, ignore_errors=True)
         marks.write(work / "mark.json", {"mark": mark})
-    bundle = system.build(settings, corpus.scan(TRAIN, roles=learned_roles(system)))
+    bundle = build(system, settings, corpus, r.seed)
     result = fit(
         bundle, system.stages(settings, bundle), corpus, work, seed=r.seed, save_every=SAVE_EVERY, progress=r.progress
     )
@@ -157,6 +157,16 @@ def _train(r: Run, corpus: Corpus) -> tuple[Bundle, bool]:
     Bundle(bundle.model, bundle.collate, {**bundle.card, **card}).save_pretrained(folder, replace=True)
     marks.write(r.out / "model.json", {"mark": mark})
     return Bundle.from_pretrained(folder), True
+
+
+def build(system: System, settings: Any, corpus: Corpus, seed: int) -> Bundle:
+    """The system's bundle with weights drawn from `seed`: the same in any process, whatever ran before."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        bundle: Bundle = system.build(settings, corpus.scan(TRAIN, roles=learned_roles(system)))
+    return bundle
 
 
 def _weights(r: Run, system: System) -> bool:

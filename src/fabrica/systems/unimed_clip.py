@@ -20,7 +20,7 @@ class Settings:
     """`positives` says which rows of a batch belong together: the pair itself, rows of the same caption, rows of the
     same labels in one modality or ("same_finding") in any (UniCL), which a bank of captions a class needs when classes
     are few. `lora_layers` > 0 trains adapters in the last layers of pretrained towers instead of the towers. Sources
-    are mixed by size to the power 1/`mix_temperature`."""
+    are mixed by size to the power 1/`mix_temperature`. The text tower learns at `text_lr` x `lr`."""
 
     image: str = "google/vit-base-patch16-224"
     text: str = "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
@@ -35,6 +35,7 @@ class Settings:
     mix_temperature: float = 1.0
     augment: bool = False
     lr: float = 5e-5
+    text_lr: float = 1.0
     weight_decay: float = 0.2
     warmup: int = 1000
     batch: int = 4096
@@ -64,7 +65,7 @@ def build(settings: Settings, records: Iterable[Record]) -> Bundle:
     hidden = (text.width + settings.dim) // 2
     towers = {
         "image": Tower(
-            image, ProjectionHead((image.width, settings.dim)), pool="cls" if image.has_class_token else "max"
+            image, ProjectionHead((image.width, settings.dim)), pool="cls" if image.has_class_token else "mean"
         ),
         "text": Tower(text, ProjectionHead((text.width, hidden, settings.dim), activation="gelu")),
     }
@@ -83,7 +84,7 @@ def stages(settings: Settings, bundle: Bundle) -> tuple[Stage, ...]:
     contrast = Contrast(("image", "text"), positives_by=POSITIVES[settings.positives], watch=("text",))
     schedule = Schedule(
         settings.steps, settings.batch, settings.lr, warmup=settings.warmup, weight_decay=settings.weight_decay,
-        chunk=settings.chunk, precision=settings.precision,
+        lr_scale={"towers.text": settings.text_lr}, chunk=settings.chunk, precision=settings.precision,
     )  # fmt: skip
     mix = {"mix_by": "source", "mix_temperature": settings.mix_temperature}
     return (Stage("pretrain", bundle.collate, {"contrast": contrast}, schedule, needs=("image", "text"), **mix),)  # type: ignore[arg-type]
