@@ -318,8 +318,9 @@ def test_interrupted(tmp_path: Path, job: Path) -> None:
     script = Path(sys.executable).with_name("fabrica")  # under `python -m` CPython may end by the signal itself
     command = [script, "run", "clinic.toml", "--out", "o", "--from-scratch", "--json"]
     process = subprocess.Popen(
-        command, cwd=tmp_path, env={**os.environ, **QUICK}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        command, cwd=tmp_path, env={**os.environ, **QUICK}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's "&" leaves it ignored
+    )  # fmt: skip
     for _ in range(600):
         if (tmp_path / "o" / "sources.json").exists():
             break
