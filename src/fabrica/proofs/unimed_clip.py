@@ -35,7 +35,7 @@ UNSEEN = {  # label -> what test prompts call it: no training caption says these
     "bar": ("linear shadow", "rod atelectasis"),
     "wedge": ("triangular infarct", "pyramidal density"),
 }
-UNSEEN_FRAMES = ("the examination reveals {}", "appearances of {}", "there is {} here")
+UNSEEN_FRAMES = ("the examination reveals {}", "appearances of {}", "the IMAGE reveals {}", "{} visible in the IMAGE")
 FRAMES = ("{image} showing {findings}.", "{findings} on {image}.", "This {image} demonstrates {findings}.")
 IMAGES = {
     "xray": "radiograph", "ct": "CT scan", "mr": "MRI", "ultrasound": "sonogram", "pathology": "histology image",
@@ -51,20 +51,18 @@ BANK, IDENTITY, ONE, ALONE, SPECIAL, PERMUTED = (
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much: images a modality, seeds, steps of the unified models; a specialist takes `special` steps."""
+    """How much: images a modality, seeds, steps of the unified models; each specialist takes `special` steps."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
     train: int = 500
     test: int = 200
-    steps: int = 300
-    special: int = 50
-    batch: int = 64
-    lr: float = 2e-3
+    steps: int = 1600
+    special: int = 267  # a sixth: as many visits to each image as in the unified model
 
 
 def run(plan: Plan) -> Proof:
     """Zero-shot accuracy of six classes on six modalities, prompts that no training caption holds."""
-    return prove(Size(train=200, test=100, steps=60, special=20) if plan.quick else Size(), plan)
+    return prove(Size(train=200, test=100, steps=200, special=33) if plan.quick else Size(), plan)
 
 
 def prove(size: Size, plan: Plan, *, test_seed: int = TEST_SEED) -> Proof:
@@ -86,12 +84,12 @@ def one_seed(seed: int, size: Size, plan: Plan, test_seed: int) -> dict[str, Col
     test = [r for part in drawn(size.test, test_seed).values() for r in part]
 
     def unified(records: Sequence[Record], **changes: Any) -> Columns:
-        return answers(trained(records, seed, plan, steps=size.steps, batch=size.batch, lr=size.lr, **changes), test)
+        return answers(trained(records, seed, plan, steps=size.steps, **changes), test)
 
     special = []
     for modality in IMAGES:
         mine = [r for r in bank if r.groups["modality"] == modality]
-        model = trained(mine, seed, plan, steps=size.special, batch=size.batch, lr=size.lr)
+        model = trained(mine, seed, plan, steps=size.special)
         special.append(answers(model, [r for r in test if r.groups["modality"] == modality]))
     return {
         BANK: unified(bank),
@@ -202,12 +200,15 @@ def answers(bundle: Any, test: Sequence[Record]) -> Columns:
     from fabrica.evaluate.zero_shot import Prompts, class_weights
     from fabrica.phantom.p1 import LABELS
 
-    prompts = Prompts("unseen-1", UNSEEN, UNSEEN_FRAMES)
-    weights = class_weights(bundle.embed_texts, [prompts.texts(k) for k in LABELS])
+    frames = {m: [f.replace("IMAGE", name) for f in UNSEEN_FRAMES] for m, name in IMAGES.items()}
+    prompts = Prompts("unseen-1", UNSEEN, by_group=frames)
     rows = bundle.embed(test, "image", batch=200)[1]
+    modality, answer = np.array([r.groups["modality"] for r in test]), np.zeros(len(test), int)
+    for name in dict.fromkeys(modality.tolist()):
+        weights = class_weights(bundle.embed_texts, [prompts.texts(k, name) for k in LABELS])
+        answer[modality == name] = (rows[modality == name] @ weights.T).argmax(1)
     truth = [[r.labels[k] for k in LABELS].index(1.0) for r in test]
-    modality = np.array([r.groups["modality"] for r in test])
-    return {"truth": np.array(truth), "answer": (rows @ weights.T).argmax(1), "modality": modality}
+    return {"truth": np.array(truth), "answer": answer, "modality": modality}
 
 
 def macro(columns: Columns, weights: Weights = None, *, modalities: Sequence[str] = tuple(IMAGES)) -> Any:
@@ -247,9 +248,8 @@ def _proof(size: Size, arms: dict[str, list[Columns]]) -> Proof:
         "zero-shot balanced accuracy over six classes, mean of six modalities; chance 0.167",
         {arm: tuple(float(macro(c)) for c in columns) for arm, columns in arms.items()},
         claims, controls, size.seeds, 0.0,
-        f"Test prompts use names and frames that no training caption holds. Unified arms: {size.steps} steps of "
-        f"{size.batch}; each specialist {size.special}. Positives are keyed by modality and label where labels are "
-        "known; the identity arm is shown beside. Intervals resample seeds and test images.",
+        f"Test prompts use names and frames that no training caption holds. Unified arms: {size.steps} steps of 32; each "
+        f"specialist {size.special}. Positives are keyed by label where labels are known; the identity arm is beside. Intervals resample seeds and test images.",
         {"by_modality": {a: {m: [round(float(macro(c, modalities=[m])), 4) for c in columns] for m in IMAGES}
                          for a, columns in arms.items()}},
     )  # fmt: skip

@@ -105,8 +105,8 @@ SYSTEM = System(
             precision="bf16",
         ),
         "tiny": Settings(
-            "small", "small", image_size=64, channels=3, length=48, vocabulary=1000, dim=128, positives="same_label",
-            mix_temperature=2.0, lr=1e-3, weight_decay=0.05, warmup=20, batch=64, chunk=0, steps=400,
+            "small", "small", image_size=32, channels=3, length=48, vocabulary=1000, dim=128, positives="same_finding",
+            mix_temperature=2.0, lr=3e-3, text_lr=0.1, weight_decay=0.05, warmup=20, batch=32, chunk=0, steps=1600,
         ),
     },
     build=build,
