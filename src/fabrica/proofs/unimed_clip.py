@@ -248,8 +248,9 @@ def _proof(size: Size, arms: dict[str, list[Columns]]) -> Proof:
         "zero-shot balanced accuracy over six classes, mean of six modalities; chance 0.167",
         {arm: tuple(float(macro(c)) for c in columns) for arm, columns in arms.items()},
         claims, controls, size.seeds, 0.0,
-        f"Test prompts use names and frames that no training caption holds. Unified arms: {size.steps} steps of 32; each "
-        f"specialist {size.special}. Positives are keyed by label where labels are known; the identity arm is beside. Intervals resample seeds and test images.",
+        f"Test prompts use names and frames that no training caption holds. Unified arms: {size.steps} steps of 32; "
+        f"each specialist {size.special}. Positives are keyed by label where labels are known; the identity arm is "
+        "beside. Intervals resample seeds and test images.",
         {"by_modality": {a: {m: [round(float(macro(c, modalities=[m])), 4) for c in columns] for m in IMAGES}
                          for a, columns in arms.items()}},
     )  # fmt: skip
