@@ -77,10 +77,6 @@ def main() -> None:
         _fail(known.code, str(known), known.exit_code)
     except OSError as error:
         _system(error)
-    except Exception as error:
-        if any(f"(os error {n})" in str(error) for n in _FULL):
-            _fail(Full.code, "no space left on the device; free some and run the same command again", Full.exit_code)
-        raise
     else:
         raise SystemExit(code if isinstance(code, int) else 0)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fabrica.evaluate.bootstrap import Interval
     from fabrica.evaluate.metrics import Columns, Weights
 
-NAMES = {  # label -> what captions call it in training
+NAMES = {  # label -> what training captions call it: readers use the first two, the bank of label captions all four
     "disc": ("disc opacity", "coin lesion", "round nodule", "circular spot"),
     "ring": ("ring shadow", "annular lesion", "cavity", "hollow nodule"),
     "square": ("square consolidation", "blocky density", "quadrate patch", "boxlike focus"),
@@ -27,13 +27,14 @@ NAMES = {  # label -> what captions call it in training
     "bar": ("band atelectasis", "linear streak", "plate shadow", "rod opacity"),
     "wedge": ("wedge infarct", "triangular density", "pyramidal opacity", "cuneate patch"),
 }
-UNSEEN = {  # label -> what test prompts call it: no training caption says these, though it has the words
-    "disc": ("coin nodule", "circular opacity"),
-    "ring": ("annular shadow", "hollow lesion"),
-    "square": ("blocky patch", "quadrate density"),
-    "cross": ("stellate scar", "cruciate marking"),
-    "bar": ("linear shadow", "rod atelectasis"),
-    "wedge": ("triangular infarct", "pyramidal density"),
+READERS = 2
+UNSEEN = {  # label -> what test prompts call it: no training caption says so; one of readers' words, one of the bank's
+    "disc": ("coin opacity", "circular nodule"),
+    "ring": ("annular shadow", "hollow cavity"),
+    "square": ("blocky consolidation", "boxlike patch"),
+    "cross": ("cruciate marking", "stellate streaks"),
+    "bar": ("linear atelectasis", "rod shadow"),
+    "wedge": ("triangular infarct", "cuneate opacity"),
 }
 UNSEEN_FRAMES = ("the examination reveals {}", "appearances of {}", "the IMAGE reveals {}", "{} visible in the IMAGE")
 FRAMES = ("{image} showing {findings}.", "{findings} on {image}.", "This {image} demonstrates {findings}.")
@@ -134,7 +135,7 @@ def sources(n: int, seed: int) -> tuple[list[Record], list[Record]]:
 def described(record: Record, seed: int) -> Record:
     """The record as an image-text source holds it: a caption by its reader, no label."""
     said, (found,) = random.Random(f"{seed} {record.id}"), record.regions
-    image, name = IMAGES[record.groups["modality"]], said.choice(NAMES[found.label])
+    image, name = IMAGES[record.groups["modality"]], said.choice(NAMES[found.label][:READERS])
     text = said.choice((f"{image}: {name} {found.text}.", f"{name} {found.text}, {image}."))
     item = Item("text", text, Origin("phantom", record.id, "", "CC0-1.0", "synthetic"))
     return replace(record, labels={}, regions=(), items={**record.items, "caption": (item,)})

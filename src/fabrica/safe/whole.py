@@ -20,8 +20,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def _full_as_error(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        if error.errno in _FULL:
+    except Exception as error:  # libraries in Rust raise errors of their own, with the number in the text
+        number = error.errno if isinstance(error, OSError) else None
+        if number in _FULL or any(f"(os error {n})" in str(error) for n in _FULL):
             raise Full(f"no space left to write {str(path)!r}; nothing partial was kept") from error
         raise
 
