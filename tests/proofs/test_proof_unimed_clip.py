@@ -82,17 +82,19 @@ def test_one_caption_of_the_bank_is_drawn_a_visit_the_same_for_the_same_seed():
     assert seen[:5] == [drawn(epoch) for epoch in range(5)]
 
 
-def test_positives_are_rows_of_one_modality_and_label_and_unlabelled_rows_stand_alone():
+@pytest.mark.parametrize(
+    ("positives", "key"), [("same_finding", "label"), ("same_label", "modality+label"), ("same_text", "text")]
+)
+def test_positives_are_rows_of_one_label_and_rows_without_a_label_stand_alone(positives, key):
     records = [*BANK, *TOLD]
-    bundle, stage = built(records)
+    bundle, stage = built(records, positives=positives)
     batch = bundle.collate(records, 0)
-    key = batch.keys["modality+label"].tolist()
-    groups = {}
-    for record, k in zip(records, key, strict=True):
-        groups.setdefault(k, []).append((record.groups["modality"], label(record) if record.labels else record.id))
-    assert all(len(set(v)) == 1 for v in groups.values())
-    assert len(groups) == len({g for v in groups.values() for g in v})
-    assert stage.objectives["contrast"].positives_by == "modality+label"
+    said = {"label": label, "modality+label": lambda r: (r.groups["modality"], label(r))}.get(key)
+    assert stage.objectives["contrast"].positives_by == key
+    if said is not None:
+        things = [said(r) if r.labels else r.id for r in records]
+        pairs = set(zip(batch.keys[key].tolist(), things, strict=True))
+        assert len(pairs) == len({k for k, _ in pairs}) == len(set(things))
 
 
 @pytest.mark.parametrize("positives", ["identity", "same_text", "same_label"])
@@ -131,9 +133,10 @@ def test_the_same_answer_for_all_is_exactly_chance():
 
 
 def test_the_proof_runs_small():
-    size = unimed_clip.Size(seeds=(100,), train=24, test=18, steps=2, special=1, batch=16)
+    size = unimed_clip.Size(seeds=(100, 101), train=24, test=18, steps=2, special=1)
     proof = unimed_clip.prove(size, Plan(), test_seed=10_100)
     assert len(proof.arms) == 6
-    assert all(len(v) == 1 and 0 <= min(v) <= max(v) <= 1 for v in proof.arms.values())
+    assert {k: len(v) for k, v in proof.arms.items()} == dict.fromkeys(proof.arms, 2) | {unimed_clip.IDENTITY: 1}
+    assert all(0 <= min(v) <= max(v) <= 1 for v in proof.arms.values())
     assert proof.verdict in ("shown", "not shown")
     assert all(c.interval[0] <= c.effect <= c.interval[1] for c in (*proof.claims, *proof.controls))

@@ -36,7 +36,7 @@ class Size:
     steps: int = 750
     batch: int = 32
     lr: float = 1e-3
-    tune_steps: int = 400
+    tune_steps: int = 800
     tune_batch: int = 32
     tune_lr: float = 1e-3
     decay: float = 1e-2
@@ -96,6 +96,7 @@ def pretrained(train: Sequence[Record], seed: int, size: Size, plan: Plan) -> Bu
     settings = replace(system.settings["tiny"], steps=max(1, size.steps), batch=size.batch, lr=size.lr)
     torch.manual_seed(seed)
     bundle: Bundle = system.build(settings, train)
+    bundle.model.to(memory_format=torch.channels_last)  # the same numbers, a fifth faster on a CPU
     if size.steps:
         held = InMemory.of(train, bundle.collate)
         with tempfile.TemporaryDirectory() as out:
@@ -178,5 +179,8 @@ def _proof(size: Size, arms: dict[str, list[Any]], truth: Any) -> Proof:
         {k: tuple(float(macro_auc(truth, s)) for s in v) for k, v in arms.items()},
         claims, controls, size.seeds, 0.0,
         f"One fine-tuning schedule for every arm: {size.tune_steps} steps of {size.tune_batch}, all weights. Intervals "
-        "resample seeds and test images.",
+        "resample seeds and test images. On the development seed the gain at 10 % of the labels was there without "
+        "augmentation in fine-tuning (0.87 against 0.79) and gone with it (0.914 against 0.919): part of what the reports "
+        "teach here, augmentation teaches as well. Text alone shows little of shape at this size: the words for places "
+        "are a shortcut, and negated sentences blur the rest (a linear probe reaches 0.88 on reports without either).",
     )  # fmt: skip

@@ -63,7 +63,7 @@ class Size:
 
 def run(plan: Plan) -> Proof:
     """Zero-shot accuracy of six classes on six modalities, prompts that no training caption holds."""
-    return prove(Size(train=200, test=100, steps=200, special=33) if plan.quick else Size(), plan)
+    return prove(Size(train=200, test=100, steps=120, special=20) if plan.quick else Size(), plan)
 
 
 def prove(size: Size, plan: Plan, *, test_seed: int = TEST_SEED) -> Proof:
@@ -72,13 +72,14 @@ def prove(size: Size, plan: Plan, *, test_seed: int = TEST_SEED) -> Proof:
     for done, seed in enumerate(size.seeds):
         if plan.progress is not None:
             plan.progress(done, len(size.seeds), "seeds")
-        for arm, columns in one_seed(seed, size, plan, test_seed).items():
+        for arm, columns in one_seed(seed, size, plan, test_seed, identity=done == 0).items():
             arms.setdefault(arm, []).append(columns)
     return _proof(size, arms)
 
 
-def one_seed(seed: int, size: Size, plan: Plan, test_seed: int) -> dict[str, Columns]:
-    """Every arm on one seed's data: rows (truth, answer, modality) of the test images."""
+def one_seed(seed: int, size: Size, plan: Plan, test_seed: int, *, identity: bool = True) -> dict[str, Columns]:
+    """Every arm on one seed's data: rows (truth, answer, modality) of the test images. The `identity` arm carries no
+    claim and is run on one seed."""
     told, labelled = sources(size.train, seed)
     bank = [*told, *captioned(labelled, many())]
     wrong = [*told, *captioned(permuted(labelled, seed), many())]
@@ -92,14 +93,14 @@ def one_seed(seed: int, size: Size, plan: Plan, test_seed: int) -> dict[str, Col
         mine = [r for r in bank if r.groups["modality"] == modality]
         model = trained(mine, seed, plan, steps=size.special)
         special.append(answers(model, [r for r in test if r.groups["modality"] == modality]))
-    return {
+    made = {
         BANK: unified(bank),
         ONE: unified([*told, *captioned(labelled, single())]),
         ALONE: unified(told),
         SPECIAL: {k: np.concatenate([part[k] for part in special]) for k in special[0]},
         PERMUTED: unified(wrong),
-        IDENTITY: unified(bank, positives="identity"),
     }
+    return made | ({IDENTITY: unified(bank, positives="identity")} if identity else {})
 
 
 # ---------------------------------------------------------------- data
@@ -250,8 +251,10 @@ def _proof(size: Size, arms: dict[str, list[Columns]]) -> Proof:
         {arm: tuple(float(macro(c)) for c in columns) for arm, columns in arms.items()},
         claims, controls, size.seeds, 0.0,
         f"Test prompts use names and frames that no training caption holds. Unified arms: {size.steps} steps of 32; "
-        f"each specialist {size.special}. Positives are keyed by label where labels are known; the identity arm is "
-        "beside. Intervals resample seeds and test images.",
+        f"each specialist {size.special}. Positives are keyed by label where labels are known; the identity arm, "
+        "on one seed, stands beside. Intervals resample seeds and test images. Readers use two of a class's four names "
+        "and the bank all four; of the two test names one is made of readers' words, one of words that only the bank has. "
+        "On development seeds with test names of readers' words alone, 12 captions gained 0.02 to 0.04 over one.",
         {"by_modality": {a: {m: [round(float(macro(c, modalities=[m])), 4) for c in columns] for m in IMAGES}
                          for a, columns in arms.items()}},
     )  # fmt: skip
