@@ -180,7 +180,7 @@ def _proof(size: Size, arms: dict[str, list[Any]], truth: Any) -> Proof:
         claims, controls, size.seeds, 0.0,
         f"One fine-tuning schedule for every arm: {size.tune_steps} steps of {size.tune_batch}, all weights. Intervals "
         "resample seeds and test images. On the development seed the gain at 10 % of the labels was there without "
-        "augmentation in fine-tuning (0.87 against 0.79) and gone with it (0.914 against 0.919): part of what the reports "
+        "augmentation in fine-tuning (0.87 against 0.79) and gone with it (0.914 against 0.919): part of what reports "
         "teach here, augmentation teaches as well. Text alone shows little of shape at this size: the words for places "
         "are a shortcut, and negated sentences blur the rest (a linear probe reaches 0.88 on reports without either).",
     )  # fmt: skip

@@ -253,7 +253,7 @@ def _proof(size: Size, arms: dict[str, list[Columns]]) -> Proof:
         f"Test prompts use names and frames that no training caption holds. Unified arms: {size.steps} steps of 32; "
         f"each specialist {size.special}. Positives are keyed by label where labels are known; the identity arm, "
         "on one seed, stands beside. Intervals resample seeds and test images. Readers use two of a class's four names "
-        "and the bank all four; of the two test names one is made of readers' words, one of words that only the bank has. "
+        "and the bank all four; of the two test names one is made of readers' words, one of words of the bank alone. "
         "On development seeds with test names of readers' words alone, 12 captions gained 0.02 to 0.04 over one.",
         {"by_modality": {a: {m: [round(float(macro(c, modalities=[m])), 4) for c in columns] for m in IMAGES}
                          for a, columns in arms.items()}},
