@@ -30,7 +30,10 @@ def page(folder: Path) -> str:
             f"| [{r['name']}](#{r['name']}) | **{r['verdict']}** | {r['data']} | {r['metric']} | {len(r['seeds'])} | "
             f"{r['seconds']:.0f} | {r['machine']}, {r['device']} | {state} |"
         )
-    return "\n".join(lines + [section(r) for r in results]) + "\n"
+    for r in results:
+        caveat = folder / f"{r['name']}.md"  # what a reader should know that the run itself cannot say
+        lines += [section(r), *(["\n" + caveat.read_text("utf-8").strip()] if caveat.is_file() else [])]
+    return "\n".join(lines) + "\n"
 
 
 def section(r: dict[str, Any]) -> str:
