@@ -9,7 +9,7 @@ import pytest
 
 SRC = Path(__file__).resolve().parents[1] / "src" / "fabrica"
 ORDER = [
-    "errors", "types", "safe", "sources", "catalogue", "phantom", "corpus", "curate", "text", "encode", "objectives",
+    "errors", "types", "safe", "sources", "catalogue", "phantom", "text", "corpus", "curate", "encode", "objectives",
     "models", "train", "chat", "retrieve", "evaluate", "serve", "systems", "proofs", "job", "cli",
 ]  # fmt: skip
 FILES = sorted(SRC.rglob("*.py"))

@@ -362,6 +362,89 @@ class Embedder(Protocol):
     def __call__(self, items: Sequence[Item], /) -> NDArray[np.float32]: ...
 
 
+# ---------------------------------------------------------------- model ports: they reach `curate`, `evaluate` as arguments
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat. `parts` in order: text, or an item (an image), or a region of the item before it."""
+
+    role: Literal["system", "user", "assistant"]
+    parts: tuple[str | Item | Region, ...]
+
+    @property
+    def text(self) -> str:
+        """The text parts, joined by line breaks."""
+        return "\n".join(part for part in self.parts if isinstance(part, str))
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a chat model answered. `logprobs`: (token, log-probability) of the answer where the backend has them."""
+
+    text: str
+    model: str
+    tokens_in: int = 0
+    tokens_out: int = 0
+    logprobs: tuple[tuple[str, float], ...] | None = None
+
+
+@runtime_checkable
+class ChatModel(Protocol):
+    """Messages -> text. `schema` is a JSON schema that the text must obey; `name` says model and version (cache key)."""
+
+    name: str
+
+    def __call__(
+        self, messages: Sequence[Message], /, *, schema: Mapping[str, Any] | None = None, max_tokens: int = 256,
+        temperature: float = 0.0, seed: int = 0,
+    ) -> Reply: ...  # fmt: skip
+
+
+@runtime_checkable
+class Segmenter(Protocol):
+    """Item and prompts (boxes, points, or a region with `text` alone) -> one mask region a prompt that was found."""
+
+    name: str
+
+    def __call__(self, item: Item, prompts: Sequence[Region], /) -> tuple[Region, ...]: ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Record -> numbers by name; NaN never: a score that cannot be given is left out. Deciding is a selector's work."""
+
+    name: str
+
+    def __call__(self, record: Record, /) -> Mapping[str, float]: ...
+
+
+@runtime_checkable
+class Transcriber(Protocol):
+    """Audio or video item -> words in order as time regions (seconds), `text` the word, `score` its confidence."""
+
+    name: str
+
+    def __call__(self, item: Item, /) -> tuple[Region, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """A judge's word: `score` in [0, 1] and why."""
+
+    score: float
+    why: str
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Grades an answer against a reference and a rubric."""
+
+    name: str
+
+    def __call__(self, question: str, answer: str, reference: str, /, *, rubric: str = "") -> Grade: ...
+
+
 # ---------------------------------------------------------------- learning
 
 
@@ -426,6 +509,7 @@ class System:
     stages: Callable[[Any, Any], tuple[Stage, ...]]
     tasks: tuple[str, ...] = ()
     covers: tuple[str, ...] = ()
+    plan: Callable[[Any], Sequence[Step | Survey]] | None = None  # settings -> how its data set is made (`curate.run`)
 
 
 # ---------------------------------------------------------------- evidence
