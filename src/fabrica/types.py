@@ -362,7 +362,7 @@ class Embedder(Protocol):
     def __call__(self, items: Sequence[Item], /) -> NDArray[np.float32]: ...
 
 
-# ---------------------------------------------------------------- model ports: they reach `curate`, `evaluate` as arguments
+# ---------------------------------------------------------------- model ports (they arrive as arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,7 +391,7 @@ class Reply:
 
 @runtime_checkable
 class ChatModel(Protocol):
-    """Messages -> text. `schema` is a JSON schema that the text must obey; `name` says model and version (cache key)."""
+    """Messages -> text. `schema`: a JSON schema the text must obey; `name`: model and version (part of cache keys)."""
 
     name: str
 

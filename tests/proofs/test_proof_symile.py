@@ -103,10 +103,10 @@ def test_symile_learns_xor_clip_stays_at_chance_and_a_seed_repeats():
 
 def test_the_proof_runs_small_and_says_not_shown():
     """Twelve steps cannot learn XOR: a proof that said `shown` here would not be reading its bars."""
-    arms = symile.arms(SMALL, Plan())
+    arms, bounds = symile.arms(SMALL, Plan(workers=1))
     assert len(arms) == 9
     assert all(0 <= v <= 1 for values in arms.values() for v in values)
-    proof = symile._proof(SMALL, arms, [symile.bound(100, SMALL, Plan())])
+    proof = symile._proof(SMALL, arms, bounds)
     assert proof.verdict == "not shown"
     assert {c.name for c in proof.claims} == {"p = 1", "p = 0.5", "missing"}
     assert {c.name: c.shown for c in proof.controls} == {"p = 0": True, "bound": True}

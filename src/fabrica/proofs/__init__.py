@@ -19,22 +19,26 @@ from fabrica.errors import unknown
 from fabrica.types import Proof
 
 _SRC = Path(__file__).resolve().parents[1]
-_ROOMS = ("phantom", "encode", "objectives", "models", "train", "evaluate")
+_SHARED = ("__init__", "depends", "spread", "table")  # modules here that are no proof
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How large to run: `quick` uses fewer seeds and smaller arms (60 s), `full` the larger one meant for a GPU."""
+    """How large to run: `quick` uses fewer seeds and smaller arms (60 s), `full` the larger one meant for a GPU.
+    `workers` processes run a proof's parts side by side on a CPU (0 = one a core)."""
 
     quick: bool = False
     full: bool = False
     device: str = "cpu"
+    workers: int = 0
     progress: Callable[[int, int | None, str], None] | None = None
 
 
 def names() -> list[str]:
     """The systems that have a proof."""
-    return sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in ("__init__", "table"))
+    return sorted(
+        p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in ("__init__", "table", "spread", "depends")
+    )
 
 
 def prove(name: str, plan: Plan = Plan()) -> Proof:
@@ -89,11 +93,11 @@ def store(proof: Proof, plan: Plan, folder: Path) -> Path:
 
 def fingerprint(name: str) -> str:
     """Hash of the code that a proof's numbers depend on; a stored result with another hash is stale."""
-    files = [_SRC / "proofs" / f"{name}.py", _SRC / "systems" / f"{name}.py"]
-    files += sorted(f for room in _ROOMS for f in (_SRC / room).rglob("*.py"))
+    from fabrica.proofs.depends import modules
+
     digest = sha256()
-    for file in files:
-        digest.update(file.name.encode() + b"\0" + (file.read_bytes() if file.exists() else b""))
+    for file in modules(name):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fabrica.proofs import Plan
+from fabrica.proofs.spread import spread
 from fabrica.types import Claim, Item, Origin, Proof, Record, record_id
 
 if TYPE_CHECKING:
@@ -53,38 +54,47 @@ def run(plan: Plan) -> Proof:
         size = Size(seeds=(0, 1), train=600, test=200, curve=(100, 300), permuted=300)
     if plan.full:
         size = Size(seeds=(0, 1, 2, 3, 4), train=30_000, curve=(1_000, 10_000), permuted=3_000)
+    return prove(size, plan)
+
+
+def prove(size: Size, plan: Plan) -> Proof:
+    """The experiment at any size."""
+    arms = {C: size.train, A: size.train, B: size.train, **{at(n): n for n in size.curve}, PERMUTED: size.permuted}
+    jobs = [Part(size, arm, n, seed) for arm, n in arms.items() for seed in size.seeds]
     found: dict[str, list[Scores]] = {}
-    details: dict[str, list[Any]] = {"survives": [], "near_duplicates": []}
-    for done, seed in enumerate(size.seeds):
-        if plan.progress is not None:
-            plan.progress(done, len(size.seeds), "seeds")
-        scores, seen = one_seed(seed, size, plan)
-        for arm, score in scores.items():
-            found.setdefault(arm, []).append(score)
-        for name, value in seen.items():
-            details[name].append(value)
+    details: dict[str, Any] = {"survives": {}, "near_duplicates": []}
+    for job, (scores, kept, near) in zip(jobs, spread(part, jobs, plan, "arms"), strict=True):
+        found.setdefault(job.arm, []).append(scores)
+        if job.arm in LENGTH:
+            details["survives"].setdefault(job.arm, []).append(kept)
+        if job.arm == C:
+            details["near_duplicates"].append(near)
     return _proof(size, found, details)
 
 
-def one_seed(seed: int, size: Size, plan: Plan) -> tuple[dict[str, Scores], dict[str, Any]]:
-    """Every arm on one seed's figures; what of the captions each context keeps; near-duplicates across the split."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One arm on the first `n` training figures of a seed."""
+
+    size: Size
+    arm: str
+    n: int
+    seed: int
+
+
+def part(job: Part, plan: Plan) -> tuple[Scores, dict[str, float], dict[str, int]]:
+    """The arm's scores; what of the captions its context keeps; (for C) near-duplicates across the split."""
     from fabrica.encode.text import TextEncode
     from fabrica.evaluate import leak
 
-    train, test = figures(size, seed)
+    train, test = figures(job.size, job.seed)
     texts = [r.first("caption").text() for r in test]  # type: ignore[union-attr]
-    scores, survives = {}, {}
-    for arm in (A, B, C):
-        bundle = trained(train, arm, seed, size, plan)
-        scores[arm] = judged(bundle, test)
-        words = bundle.collate.fields["text"].encode
-        assert isinstance(words, TextEncode)
-        survives[arm] = survival(words, texts)
-    for n in size.curve:
-        scores[at(n)] = judged(trained(train[:n], C, seed, size, plan), test)
-    wrong = permuted(train[: size.permuted], seed)
-    scores[PERMUTED] = judged(trained(wrong, C, seed, size, plan), test)
-    return scores, {"survives": survives, "near_duplicates": dict(leak.check(train, test).counts)}
+    seen = permuted(train[: job.n], job.seed) if job.arm == PERMUTED else train[: job.n]
+    bundle = trained(seen, job.arm if job.arm in LENGTH else C, job.seed, job.size, plan)
+    words = bundle.collate.fields["text"].encode
+    assert isinstance(words, TextEncode)
+    near = dict(leak.check(train, test).counts) if job.arm == C else {}
+    return judged(bundle, test), survival(words, texts), near
 
 
 def at(n: int) -> str:
@@ -112,12 +122,15 @@ def _in_article(record: Record, seed: int, number: int) -> Record:
     return record.updated(subject=article, groups={**record.groups, "article": article})
 
 
-def english(n: int = 3_000) -> list[Record]:
-    """Sentences on nothing medical, from which the generic vocabulary is learned."""
+def english() -> list[Record]:
+    """Sentences on nothing medical, from which the generic vocabulary is learned: Python's language reference, which
+    every Python carries (about 80,000 words), and drawn sentences of everyday words."""
+    from pydoc_data.topics import topics
+
     from fabrica.phantom import words
 
-    origin = Origin("phantom-english", "", "", "CC0-1.0", "synthetic")
-    said = words.english(n, 0)
+    origin = Origin("python-reference", "", "", "PSF-2.0")
+    said = [*topics.values(), *words.english(3_000, 0)]
     return [Record(f"e{i}", f"e{i}", items={"caption": (Item("text", t, origin),)}) for i, t in enumerate(said)]
 
 
@@ -181,7 +194,7 @@ def judged(bundle: Bundle, test: Sequence[Record]) -> Scores:
 # ---------------------------------------------------------------- the verdict
 
 
-def _proof(size: Size, found: dict[str, list[Scores]], details: dict[str, list[Any]]) -> Proof:
+def _proof(size: Size, found: dict[str, list[Scores]], details: dict[str, Any]) -> Proof:
     from fabrica.evaluate.bootstrap import paired_seeds
 
     recall = {arm: [s.recall for s in scores] for arm, scores in found.items()}
@@ -199,7 +212,7 @@ def _proof(size: Size, found: dict[str, list[Scores]], details: dict[str, list[A
     )  # fmt: skip
     chance = 10 / size.test
     off = [v - chance for v in recall[PERMUTED]]
-    whole = [seed[C]["whole"] for seed in details["survives"]]
+    whole = [kept["whole"] for kept in details["survives"][C]]
     controls = (
         Claim("permuted pairs", f"mean R@10 within 0.01 of chance ({chance:g})", float(np.mean(off)),
               (min(off), max(off)), abs(float(np.mean(off))) <= 0.01),
@@ -208,7 +221,8 @@ def _proof(size: Size, found: dict[str, list[Scores]], details: dict[str, list[A
     )  # fmt: skip
     arms = {arm: tuple(values) for arm, values in recall.items()}
     arms |= {f"{arm}, zero-shot AUC": tuple(s.auc for s in found[arm]) for arm in (A, B, C, PERMUTED)}
-    kept = {arm: [float(np.mean([s[arm][k] for s in details["survives"]])) for k in ("whole", "any")] for arm in LENGTH}
+    survives = details["survives"]
+    kept = {arm: [float(np.mean([s[k] for s in survives[arm]])) for k in ("whole", "any")] for arm in LENGTH}
     return Proof(
         "biomedclip", "A domain vocabulary and a long context beat generic CLIP's text side at the same data.",
         f"phantom: P1 figures with captions of 60-120 words, {size.train:,} training and {size.test} test pairs, "

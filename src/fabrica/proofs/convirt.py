@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fabrica.proofs import Plan
+from fabrica.proofs.spread import spread
 from fabrica.types import Claim, Proof, Record, Schedule, Stage
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from fabrica.evaluate.bootstrap import Interval
     from fabrica.models import Bundle
+    from fabrica.phantom.p1 import P1Batch
 
 SHARE = 0.1  # of the labels
 TEST_SEED = 1000
@@ -49,40 +51,54 @@ def run(plan: Plan) -> Proof:
 
 def prove(size: Size, plan: Plan, *, test_seed: int = TEST_SEED) -> Proof:
     """The experiment at any size."""
+    jobs = [Part(size, start, seed, test_seed) for start in STARTS for seed in size.seeds]
+    arms: dict[str, list[NDArray[Any]]] = {}
+    for answers in spread(part, jobs, plan):
+        for arm, answer in answers.items():
+            arms.setdefault(arm, []).append(answer)
+    return _proof(size, arms, tested(size, test_seed).labels)
+
+
+STARTS = {  # how weights begin -> the arms that start from them
+    "text": (TEXT, PROBE), "shuffled": (SHUFFLED,), "random": (ALL, TENTH, FLOOR),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The arms of one start on one seed's data."""
+
+    size: Size
+    start: str
+    seed: int
+    test_seed: int
+
+
+def tested(size: Size, seed: int) -> P1Batch:
+    """The test images, the same for every arm and seed."""
     from fabrica.phantom.p1 import p1
 
-    batch = p1(size.test, test_seed)
-    test = list(batch.records())
-    arms: dict[str, list[NDArray[Any]]] = {}
-    for done, seed in enumerate(size.seeds):
-        if plan.progress is not None:
-            plan.progress(done, len(size.seeds), "seeds")
-        for arm, answer in one_seed(seed, size, test, plan).items():
-            arms.setdefault(arm, []).append(answer)
-    return _proof(size, arms, batch.labels)
+    return p1(size.test, seed)
 
 
-def one_seed(seed: int, size: Size, test: Sequence[Record], plan: Plan) -> dict[str, NDArray[Any]]:
-    """Every arm on one seed's data; all start from the same random weights."""
+def part(job: Part, plan: Plan) -> dict[str, NDArray[Any]]:
+    """Arm -> answers on the test images. All starts of a seed begin with the same random weights."""
     from fabrica.evaluate.probes import label_fraction
     from fabrica.phantom.p1 import p1
 
+    size, seed, test = job.size, job.seed, list(tested(job.size, job.test_seed).records())
     batch = p1(size.train, seed)
     train = list(batch.records())
     few = [train[i] for i in label_fraction(batch.labels, SHARE, seed=seed)]
-    bundles = {
-        "random": pretrained(train, seed, replace(size, steps=0), plan),
-        "text": pretrained(train, seed, size, plan),
-        "shuffled": pretrained(shuffled(train, seed), seed, size, plan),
-    }
-    return {
-        ALL: tuned(bundles["random"], train, test, seed, size, plan),
-        TENTH: tuned(bundles["random"], few, test, seed, size, plan),
-        TEXT: tuned(bundles["text"], few, test, seed, size, plan),
-        SHUFFLED: tuned(bundles["shuffled"], few, test, seed, size, plan),
-        PROBE: probed(bundles["text"], few, test, seed),
-        FLOOR: probed(bundles["random"], few, test, seed),
-    }
+    paired = shuffled(train, seed) if job.start == "shuffled" else train
+    bundle = pretrained(paired, seed, replace(size, steps=0) if job.start == "random" else size, plan)
+    made = {}
+    for arm in STARTS[job.start]:
+        if arm in (PROBE, FLOOR):
+            made[arm] = probed(bundle, few, test, seed)
+        else:
+            made[arm] = tuned(bundle, train if arm == ALL else few, test, seed, size, plan)
+    return made
 
 
 def pretrained(train: Sequence[Record], seed: int, size: Size, plan: Plan) -> Bundle:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fabrica.proofs import Plan
+from fabrica.proofs.spread import spread
 from fabrica.types import Absent, Claim, Item, Origin, Proof, Record
 
 if TYPE_CHECKING:
@@ -48,23 +48,42 @@ def run(plan: Plan) -> Proof:
         size = Size(seeds=(0, 1), few=(0,), steps=400, missing_steps=600, bound_steps=300)
     if plan.full:
         size = Size(seeds=tuple(range(10)), few=tuple(range(5)))
-    with _one_thread():
-        return _proof(size, arms(size, plan), [bound(seed, size, plan) for seed in size.few])
+    return _proof(size, *arms(size, plan))
 
 
-def arms(size: Size, plan: Plan) -> dict[str, list[float]]:
-    """Arm -> accuracy by seed."""
-    jobs = [(1.0, s) for s in size.seeds] + [(0.5, s) for s in size.seeds] + [(0.0, s) for s in size.seeds]
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One run: its data (`p`, `seed`, share `drop` of modalities missing) and its arms; none = the bound's run."""
+
+    size: Size
+    p: float
+    seed: int
+    arms: Mapping[str, Mapping[str, Any]]
+    drop: float = 0.0
+
+
+def arms(size: Size, plan: Plan) -> tuple[dict[str, list[float]], list[tuple[float, float]]]:
+    """Arm -> accuracy by seed; the bound and the exact value by seed."""
+    jobs = [Part(size, 1.0, seed, INCOMPLETE, 0.5) for seed in size.few]
+    jobs += [Part(size, p, seed, LOSSES) for p in (1.0, 0.5, 0.0) for seed in size.seeds]
+    jobs += [Part(size, 1.0, seed, {}) for seed in size.few]
     made: dict[str, list[float]] = {}
-    for done, (p, seed) in enumerate(jobs):
-        _tell(plan, done, len(jobs), "p = 1, 0.5, 0")
-        for arm, value in accuracies(p, seed, size, plan, LOSSES).items():
-            made.setdefault(f"{arm} p={p:g}", []).append(value)
-    for done, seed in enumerate(size.few):
-        _tell(plan, done, len(size.few), "half of all modalities missing")
-        for arm, value in accuracies(1.0, seed, size, plan, INCOMPLETE, drop=0.5).items():
-            made.setdefault(f"{arm} (missing 0.5)", []).append(value)
-    return made
+    bounds = []
+    for job, found in zip(jobs, spread(part, jobs, plan), strict=True):
+        if isinstance(found, tuple):
+            bounds.append(found)
+            continue
+        for arm, value in found.items():
+            name = f"{arm} (missing {job.drop:g})" if job.drop else f"{arm} p={job.p:g}"
+            made.setdefault(name, []).append(value)
+    return made, bounds
+
+
+def part(job: Part, plan: Plan) -> dict[str, float] | tuple[float, float]:
+    """What one run finds."""
+    if not job.arms:
+        return bound(job.seed, job.size, plan)
+    return accuracies(job.p, job.seed, job.size, plan, job.arms, drop=job.drop)
 
 
 def _proof(size: Size, arms: dict[str, list[float]], bounds: list[tuple[float, float]]) -> Proof:
@@ -106,24 +125,6 @@ def _proof(size: Size, arms: dict[str, list[float]], bounds: list[tuple[float, f
 def _range(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
     differences = [x - y for x, y in zip(a, b, strict=True)]
     return min(differences), max(differences)
-
-
-def _tell(plan: Plan, done: int, total: int, what: str) -> None:
-    if plan.progress is not None:
-        plan.progress(done, total, what)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Matrices this small lose time to a second thread."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def accuracies(

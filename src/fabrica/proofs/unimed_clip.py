@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fabrica.proofs import Plan
+from fabrica.proofs.spread import spread
 from fabrica.types import Claim, Item, Origin, Proof, Record
 
 if TYPE_CHECKING:
@@ -68,39 +69,45 @@ def run(plan: Plan) -> Proof:
 
 def prove(size: Size, plan: Plan, *, test_seed: int = TEST_SEED) -> Proof:
     """The experiment at any size."""
+    jobs = [Part(size, arm, seed, test_seed) for arm in (BANK, ONE, ALONE, PERMUTED, SPECIAL) for seed in size.seeds]
+    jobs.append(Part(size, IDENTITY, size.seeds[0], test_seed))  # carries no claim: one seed
     arms: dict[str, list[Columns]] = {}
-    for done, seed in enumerate(size.seeds):
-        if plan.progress is not None:
-            plan.progress(done, len(size.seeds), "seeds")
-        for arm, columns in one_seed(seed, size, plan, test_seed, identity=done == 0).items():
-            arms.setdefault(arm, []).append(columns)
+    for job, columns in zip(jobs, spread(part, jobs, plan, "arms"), strict=True):
+        arms.setdefault(job.arm, []).append(columns)
     return _proof(size, arms)
 
 
-def one_seed(seed: int, size: Size, plan: Plan, test_seed: int, *, identity: bool = True) -> dict[str, Columns]:
-    """Every arm on one seed's data: rows (truth, answer, modality) of the test images. The `identity` arm carries no
-    claim and is run on one seed."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One arm on one seed's data."""
+
+    size: Size
+    arm: str
+    seed: int
+    test_seed: int
+
+
+def part(job: Part, plan: Plan) -> Columns:
+    """Rows (truth, answer, modality) of the test images."""
+    size, seed = job.size, job.seed
+    test = [r for records in drawn(size.test, job.test_seed).values() for r in records]
     told, labelled = sources(size.train, seed)
-    bank = [*told, *captioned(labelled, many())]
-    wrong = [*told, *captioned(permuted(labelled, seed), many())]
-    test = [r for part in drawn(size.test, test_seed).values() for r in part]
+    if job.arm == SPECIAL:
+        return special([*told, *captioned(labelled, many())], test, seed, size, plan)
+    if job.arm == PERMUTED:
+        labelled = permuted(labelled, seed)
+    records = told if job.arm == ALONE else [*told, *captioned(labelled, single() if job.arm == ONE else many())]
+    changes = {"positives": "identity"} if job.arm == IDENTITY else {}
+    return answers(trained(records, seed, plan, steps=size.steps, **changes), test)
 
-    def unified(records: Sequence[Record], **changes: Any) -> Columns:
-        return answers(trained(records, seed, plan, steps=size.steps, **changes), test)
 
-    special = []
+def special(bank: Sequence[Record], test: Sequence[Record], seed: int, size: Size, plan: Plan) -> Columns:
+    """Six models, each trained and tested on one modality."""
+    made = []
     for modality in IMAGES:
-        mine = [r for r in bank if r.groups["modality"] == modality]
-        model = trained(mine, seed, plan, steps=size.special)
-        special.append(answers(model, [r for r in test if r.groups["modality"] == modality]))
-    made = {
-        BANK: unified(bank),
-        ONE: unified([*told, *captioned(labelled, single())]),
-        ALONE: unified(told),
-        SPECIAL: {k: np.concatenate([part[k] for part in special]) for k in special[0]},
-        PERMUTED: unified(wrong),
-    }
-    return made | ({IDENTITY: unified(bank, positives="identity")} if identity else {})
+        mine, theirs = ([r for r in rows if r.groups["modality"] == modality] for rows in (bank, test))
+        made.append(answers(trained(mine, seed, plan, steps=size.special), theirs))
+    return {k: np.concatenate([columns[k] for columns in made]) for k in made[0]}
 
 
 # ---------------------------------------------------------------- data
@@ -191,6 +198,7 @@ def trained(records: Sequence[Record], seed: int, plan: Plan, **changes: Any) ->
     settings = replace(system.settings["tiny"], **changes)
     torch.manual_seed(seed)
     bundle = system.build(settings, records)
+    bundle.model.to(memory_format=torch.channels_last)  # the same numbers, faster on a CPU
     held = InMemory.of(records, bundle.collate, mix_by="source")
     with tempfile.TemporaryDirectory() as out:
         fit(bundle, system.stages(settings, bundle), held, out, seed=seed, device=plan.device, save_every=0)
