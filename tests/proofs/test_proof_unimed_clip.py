@@ -133,7 +133,7 @@ def test_the_same_answer_for_all_is_exactly_chance():
 
 
 def test_the_proof_runs_small():
-    size = unimed_clip.Size(seeds=(100, 101), train=24, test=18, steps=2, special=1)
+    size = unimed_clip.Size(seeds=(100, 101), train=24, test=18, steps=2, special=1, identity=True)
     proof = unimed_clip.prove(size, Plan(workers=1), test_seed=10_100)
     assert len(proof.arms) == 6
     assert {k: len(v) for k, v in proof.arms.items()} == dict.fromkeys(proof.arms, 2) | {unimed_clip.IDENTITY: 1}

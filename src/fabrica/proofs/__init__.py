@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import platform
+import resource
 import subprocess
 import time
 from collections.abc import Callable
@@ -46,10 +47,17 @@ def prove(name: str, plan: Plan = Plan()) -> Proof:
     if name not in names():
         raise unknown("proof", name, names())
     module = importlib.import_module(f"fabrica.proofs.{name}")
-    start = time.perf_counter()
+    start, used = time.perf_counter(), _cpu()
     proof = module.run(plan)
     assert isinstance(proof, Proof)
-    return replace(proof, seconds=round(time.perf_counter() - start, 1))
+    details = {**proof.details, "cpu_seconds": round(_cpu() - used, 1)}
+    return replace(proof, seconds=round(time.perf_counter() - start, 1), details=details)
+
+
+def _cpu() -> float:
+    """CPU seconds of this process and of those it has waited for."""
+    parts = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(part.ru_utime + part.ru_stime for part in parts)
 
 
 def to_json(proof: Proof, plan: Plan) -> dict[str, Any]:

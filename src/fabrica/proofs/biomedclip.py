@@ -36,7 +36,7 @@ class Size:
     epochs: int = 6
     curve: tuple[int, ...] = (300, 1_000)
     permuted: int = 500
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=lambda: {"lr": 1e-3})  # of 5e-4, 1e-3, 2e-3 tried for every arm
 
 
 @dataclass(frozen=True, slots=True)

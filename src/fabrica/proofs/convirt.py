@@ -46,7 +46,12 @@ class Size:
 
 def run(plan: Plan) -> Proof:
     """Macro AUC of six findings on one test set, for every arm and seed."""
-    return prove(Size(seeds=(0, 1, 2), train=1_000, test=400, steps=100, tune_steps=60) if plan.quick else Size(), plan)
+    size = Size()
+    if plan.quick:
+        size = Size(train=1_000, test=400, steps=100, tune_steps=60)
+    if plan.full:
+        size = Size(seeds=(0, 1, 2, 3, 4), train=30_000, test=4_000, steps=20_000, batch=128, tune_steps=4_000)
+    return prove(size, plan)
 
 
 def prove(size: Size, plan: Plan, *, test_seed: int = TEST_SEED) -> Proof:
@@ -198,5 +203,7 @@ def _proof(size: Size, arms: dict[str, list[Any]], truth: Any) -> Proof:
         "resample seeds and test images. On the development seed the gain at 10 % of the labels was there without "
         "augmentation in fine-tuning (0.87 against 0.79) and gone with it (0.914 against 0.919): part of what reports "
         "teach here, augmentation teaches as well. Text alone shows little of shape at this size: the words for places "
-        "are a shortcut, and negated sentences blur the rest (a linear probe reaches 0.88 on reports without either).",
+        "are a shortcut, and negated sentences blur the rest (a linear probe reaches 0.88 on reports without either). "
+        "More of the same does not help: on the development seed the probe stays at 0.78 to 0.79 with 1,500 or 4,000 "
+        "steps, batches of 32 or 128, temperatures of 0.05, 0.1 or 0.2.",
     )  # fmt: skip

@@ -21,14 +21,15 @@ def page(folder: Path) -> str:
     results = [json.loads(p.read_text("utf-8")) for p in sorted(folder.glob("*.json"))]
     lines = [
         HEADER,
-        "| system | verdict | data | metric | seeds | seconds | machine | state |",
+        "| system | verdict | data | metric | seeds | seconds (CPU seconds) | machine | state |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for r in results:
         state = "current" if r["code"] == fingerprint(r["name"]) else "stale"
+        cpu = r["details"].get("cpu_seconds", r["seconds"])
         lines.append(
             f"| [{r['name']}](#{r['name']}) | **{r['verdict']}** | {r['data']} | {r['metric']} | {len(r['seeds'])} | "
-            f"{r['seconds']:.0f} | {r['machine']}, {r['device']} | {state} |"
+            f"{r['seconds']:.0f} ({cpu:.0f}) | {r['machine']}, {r['device']} | {state} |"
         )
     for r in results:
         caveat = folder / f"{r['name']}.md"  # what a reader should know that the run itself cannot say

@@ -55,22 +55,28 @@ BANK, IDENTITY, ONE, ALONE, SPECIAL, PERMUTED = (
 class Size:
     """How much: images a modality, seeds, steps of the unified models; each specialist takes `special` steps."""
 
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = (3, 4, 5)
     train: int = 500
     test: int = 200
-    steps: int = 1600
-    special: int = 267  # a sixth: as many visits to each image as in the unified model
+    steps: int = 2000
+    special: int = 333  # a sixth: as many visits to each image as in the unified model
+    identity: bool = False  # whether the arm without a claim is run too, on one seed
 
 
 def run(plan: Plan) -> Proof:
     """Zero-shot accuracy of six classes on six modalities, prompts that no training caption holds."""
-    return prove(Size(train=200, test=100, steps=120, special=20) if plan.quick else Size(), plan)
+    size = Size()
+    if plan.quick:
+        size = Size(train=200, test=100, steps=120, special=20)
+    if plan.full:
+        size = Size(seeds=tuple(range(3, 8)), train=2_000, test=1_000, steps=12_000, special=2_000, identity=True)
+    return prove(size, plan)
 
 
 def prove(size: Size, plan: Plan, *, test_seed: int = TEST_SEED) -> Proof:
     """The experiment at any size."""
     jobs = [Part(size, arm, seed, test_seed) for arm in (BANK, ONE, ALONE, PERMUTED, SPECIAL) for seed in size.seeds]
-    jobs.append(Part(size, IDENTITY, size.seeds[0], test_seed))  # carries no claim: one seed
+    jobs += [Part(size, IDENTITY, seed, test_seed) for seed in size.seeds[:1] if size.identity]
     arms: dict[str, list[Columns]] = {}
     for job, columns in zip(jobs, spread(part, jobs, plan, "arms"), strict=True):
         arms.setdefault(job.arm, []).append(columns)
@@ -258,14 +264,20 @@ def _proof(size: Size, arms: dict[str, list[Columns]]) -> Proof:
         "zero-shot balanced accuracy over six classes, mean of six modalities; chance 0.167",
         {arm: tuple(float(macro(c)) for c in columns) for arm, columns in arms.items()},
         claims, controls, size.seeds, 0.0,
-        f"Test prompts use names and frames that no training caption holds. Unified arms: {size.steps} steps of 32; "
-        f"each specialist {size.special}. Positives are keyed by label where labels are known; the identity arm, "
-        "on one seed, stands beside. Intervals resample seeds and test images. Readers use two of a class's four names "
-        "and the bank all four; of the two test names one is made of readers' words, one of words of the bank alone. "
-        "On development seeds with test names of readers' words alone, 12 captions gained 0.02 to 0.04 over one.",
+        _notes(size),
         {"by_modality": {a: {m: [round(float(macro(c, modalities=[m])), 4) for c in columns] for m in IMAGES}
                          for a, columns in arms.items()}},
     )  # fmt: skip
+
+
+def _notes(size: Size) -> str:
+    return f"""Test prompts use names and frames that no training caption holds. Unified arms: {size.steps} steps of 32;
+each specialist {size.special}. Positives are keyed by label where labels are known. Intervals resample seeds and test
+images. Readers use two of a class's four names and the bank all four; of the two test names one is made of readers'
+words, one of words of the bank alone. On development seeds with test names of readers' words alone, 12 captions gained
+0.02 to 0.04 over one. A first run (seeds 0 to 2, 1,600 steps) missed the first bar with +0.140; the number of steps was
+then chosen on development seeds 100 and 101 (+0.239 and +0.197 at 1,600, +0.314 at 2,400 on the first), cut to 2,000 by
+the time limit, and new seeds were taken.""".replace("\n", " ")
 
 
 def _gain(a: Sequence[Columns], b: Sequence[Columns], modalities: Sequence[str] = tuple(IMAGES)) -> Interval:
