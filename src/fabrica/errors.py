@@ -72,6 +72,12 @@ EXTRAS: dict[str, tuple[str, ...]] = {  # extra -> the modules that it brings
     "signal": ("wfdb",),
     "views": ("datasets", "mlcroissant"),
     "demo": ("skimage",),
+    "chat": ("openai", "jsonschema"),
+    "web": ("httpx",),
+    "ocr": ("rapidocr", "onnxruntime"),
+    "scale": ("daft", "daft_lance", "ray"),
+    "retrieve": ("bm25s",),
+    "serve": ("fastapi", "uvicorn"),
 }
 
 

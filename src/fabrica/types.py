@@ -357,7 +357,8 @@ class Survey(Protocol):
 class Embedder(Protocol):
     """Texts or images -> (n, d) float32 unit rows. Reaches `curate` and `evaluate` as an argument."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def __call__(self, items: Sequence[Item], /) -> NDArray[np.float32]: ...
 
@@ -393,7 +394,8 @@ class Reply:
 class ChatModel(Protocol):
     """Messages -> text. `schema`: a JSON schema the text must obey; `name`: model and version (part of cache keys)."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def __call__(
         self, messages: Sequence[Message], /, *, schema: Mapping[str, Any] | None = None, max_tokens: int = 256,
@@ -405,7 +407,8 @@ class ChatModel(Protocol):
 class Segmenter(Protocol):
     """Item and prompts (boxes, points, or a region with `text` alone) -> one mask region a prompt that was found."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def __call__(self, item: Item, prompts: Sequence[Region], /) -> tuple[Region, ...]: ...
 
@@ -414,7 +417,8 @@ class Segmenter(Protocol):
 class Scorer(Protocol):
     """Record -> numbers by name; NaN never: a score that cannot be given is left out. Deciding is a selector's work."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def __call__(self, record: Record, /) -> Mapping[str, float]: ...
 
@@ -423,7 +427,8 @@ class Scorer(Protocol):
 class Transcriber(Protocol):
     """Audio or video item -> words in order as time regions (seconds), `text` the word, `score` its confidence."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def __call__(self, item: Item, /) -> tuple[Region, ...]: ...
 
@@ -440,7 +445,8 @@ class Grade:
 class Judge(Protocol):
     """Grades an answer against a reference and a rubric."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def __call__(self, question: str, answer: str, reference: str, /, *, rubric: str = "") -> Grade: ...
 

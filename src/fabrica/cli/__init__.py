@@ -10,7 +10,24 @@ from collections.abc import Callable
 
 import typer
 
-from fabrica.cli import curate, demo, doctor, evaluate, fetch, ingest, prove, show, systems, train
+from fabrica.cli import (
+    card,
+    curate,
+    deid,
+    demo,
+    diff,
+    doctor,
+    evaluate,
+    fetch,
+    ingest,
+    inspect,
+    prove,
+    rights,
+    serve,
+    show,
+    systems,
+    train,
+)
 from fabrica.errors import FabricaError, Full, missing
 
 EXIT_CODES = """Exit codes:
@@ -37,9 +54,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _VERBS: dict[str, Callable[..., None]] = {
-    "demo": demo.demo, "run": demo.run, "ingest": ingest.ingest, "curate": curate.curate, "train": train.train,
+    "demo": demo.demo, "run": demo.run, "ingest": ingest.ingest, "curate": curate.curate, "deid": deid.deid,
+    "train": train.train,
     "evaluate": evaluate.evaluate, "prove": prove.prove, "fetch": fetch.fetch, "systems": systems.systems,
-    "show": show.show, "doctor": doctor.doctor,
+    "show": show.show, "rights": rights.rights, "card": card.card, "diff": diff.diff, "inspect": inspect.inspect,
+    "serve": serve.serve, "doctor": doctor.doctor,
 }  # fmt: skip
 for _verb, _function in _VERBS.items():
     app.command(_verb)(_function)

@@ -1,0 +1,1 @@
+"""Services over a corpus and models: an OpenAI-compatible API with search that shows its evidence."""
