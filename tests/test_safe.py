@@ -309,7 +309,7 @@ def test_a_safetensors_header_that_claims_too_much_is_refused(tmp_path):
         ("https://169.254.169.254/latest/meta-data", "url_private"),
         ("https://10.1.2.3/", "url_private"),
         ("https://[::1]/", "url_private"),
-        ("https://2130706433/", "url_private"),  # 127.0.0.1 as one number
+        ("https://2130706433/", "url_address"),  # 127.0.0.1 as one number
     ],
 )
 def test_urls_that_lead_inside_are_refused(url, code):

@@ -157,15 +157,6 @@ def test_xray_tables(fetched: Fetched) -> None:
     assert not any("padchest" in name for name in sizes)
 
 
-def test_fhir_examples(fetched: Fetched) -> None:
-    fetched("fhir-examples")
-    records, _ = all_of("fhir-examples")
-    (ecg,) = (r.first("ecg") for r in records if r.first("ecg"))
-    assert (ecg.array().shape[0], ecg.rate, ecg.names) == (3, 100.0, ("I", "II", "III"))
-    assert ecg.array()[0, 0] == pytest.approx((2041 - 2048) * 1.612)
-    assert {r.first("report").text() for r in records if r.first("report")} >= {"Unremarkable study"}
-
-
 def test_package_images() -> None:
     records, lost = all_of("package-images")
     modalities = Counter(r.groups.get("modality") for r in records)

@@ -95,6 +95,16 @@ def test_curate(clinic: Path, curated: Ran) -> None:
     assert again["kept"] == report["kept"]
 
 
+def test_curate_on_daft_with_a_limit(clinic: Path, ingested: Ran) -> None:
+    """In a process of its own: Daft keeps its runner for as long as the process lives."""
+    args = ["curate", "raw", "clinic.toml", "--limit", "5", "--json"]
+    here = inside(*args, "--into", "five", cwd=clinic).data
+    there = fabrica(*args, "--into", "five-daft", "--runner", "daft", "--workers", "1", cwd=clinic).data
+    assert here["read"] == there["read"] == 5
+    assert (here["kept"], here["dropped"], here["failed"]) == (there["kept"], there["dropped"], 0)
+    inside(*args, "--into", "x", "--runner", "spark", cwd=clinic).refused(2, "spark", "daft", "ray")
+
+
 def test_train(clinic: Path, trained: Ran) -> None:
     assert trained.data["steps"] == 3
     assert trained.data["loss"] > 0
@@ -112,6 +122,16 @@ def test_evaluate(clinic: Path, judged: Ran) -> None:
     text = inside("evaluate", "trained/model", "--on", "clinic.toml", "--data", "corpus", "--out", "eval", cwd=clinic)
     assert "95 % interval" in text.out
     assert "model minus chance" in text.out
+
+
+def test_limits_of_train_and_evaluate(clinic: Path, trained: Ran) -> None:
+    ran = inside("train", "convirt", "--data", "corpus", "--out", "few-m", "--steps", "2", "--limit", "4", cwd=clinic)
+    assert ran.code == 0
+    args = ["evaluate", "trained/model", "--on", "clinic.toml", "--data", "corpus", "--out", "few-e", "--limit", "4"]
+    dry = inside(*args, "--dry-run", "--json", cwd=clinic).data
+    assert {t["judged"] for t in dry["tasks"]} == {4}
+    scores = inside(*args, "--json", cwd=clinic).data["scores"]
+    assert {s["n"] for s in scores if s["task"].startswith("reports")} <= {1, 2, 3, 4}
 
 
 def test_a_leak_is_refused_and_marked_where_allowed(clinic: Path, trained: Ran) -> None:

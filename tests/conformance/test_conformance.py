@@ -37,6 +37,12 @@ def triples() -> list[Record]:
     return [renamed(r) for r in made]
 
 
+@pytest.fixture(scope="module")
+def texts(pairs: list[Record]) -> list[Record]:
+    """Pairs of texts: what is asked and what is to be found, here a report twice."""
+    return [r.updated(items={"query": r.items["report"], "document": r.items["report"]}) for r in pairs]
+
+
 def renamed(record: Record) -> Record:
     roles = {"image/xray": "image", "table/labs": "labs"}
     return record.updated(items={roles.get(k, k): v for k, v in record.items.items()})
@@ -49,7 +55,8 @@ def system(request: pytest.FixtureRequest) -> tuple[str, System]:
 
 def data_for(system: System, request: pytest.FixtureRequest) -> list[Record]:
     """Records that have every kind that a system reads."""
-    wanted: Any = request.getfixturevalue("triples" if "ecg" in system.reads else "pairs")
+    kind = "triples" if "ecg" in system.reads else "texts" if "query" in system.reads else "pairs"
+    wanted: Any = request.getfixturevalue(kind)
     return list(wanted)
 
 

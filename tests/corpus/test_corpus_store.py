@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from corpus_cases import full, note
 
-from fabrica.corpus import Corpus, store
+from fabrica.corpus import Corpus, appending
 from fabrica.errors import UsageError
 from fabrica.sources import Quarantined
 from fabrica.types import Absent, Item, Origin, Record
@@ -183,7 +183,7 @@ def test_two_writers_do_not_double(corpus: Corpus) -> None:
 
 
 def test_a_source_that_fails_leaves_nothing(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "MIB", 16)  # a batch is a few records, so that several were handed to Lance
+    monkeypatch.setattr(appending, "MIB", 16)  # a batch is a few records, so that several were handed to Lance
     corpus.append([image("a", "p1")])
     before = files(corpus.path)
 

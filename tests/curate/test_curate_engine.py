@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,10 +15,11 @@ import pytest
 from fabrica import curate
 from fabrica.corpus import Corpus
 from fabrica.curate.dedup import ImageDuplicates
+from fabrica.curate.engine import StepFailed
 from fabrica.curate.quality import MinimumSize, MissingText
 from fabrica.curate.split import BySubject
 from fabrica.errors import UsageError
-from fabrica.types import Drop, Item, Origin, Record, record_id
+from fabrica.types import Decision, Drop, Item, Origin, Record, record_id
 
 ORIGIN = Origin("made", "x", "", "CC0-1.0")
 
@@ -174,9 +175,68 @@ class Explodes:
 
 
 def test_a_failing_step_leaves_nothing_visible(source: Corpus, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="step failed"):
-        curate.run([Explodes()], source, tmp_path / "out", max_memory=1 << 19)
+    with pytest.raises(
+        StepFailed, match=r"'explodes' raised_RuntimeError at test_curate_engine.py:\d+ in __call__"
+    ) as e:
+        curate.run([Explodes()], source, tmp_path / "out", max_memory=1 << 19, max_bad=0)
+    assert isinstance(e.value.__cause__, RuntimeError)
     assert not (tmp_path / "out").exists()
+
+
+@dataclass
+class Counts:
+    """A survey that cannot note one record."""
+
+    name: str = field(default="counts", init=False)
+    version: str = field(default="1", init=False)
+
+    def note(self, record: Record, /) -> dict[str, str]:
+        if record.id == record_id("r", "7"):
+            raise ValueError("odd")
+        return {"id": record.id}
+
+    def decide(self, rows: Sequence[Mapping[str, str]], /) -> dict[str, Decision]:
+        assert all(row["id"] != record_id("r", "7") for row in rows)
+        return {}
+
+
+def test_what_a_step_raises_on_is_left_out_and_named_and_the_rest_is_built(source: Corpus, tmp_path: Path) -> None:
+    report = curate.run([Explodes(), MissingText(), Counts(), Counts()], source, tmp_path / "out", max_bad=0.02)
+    ledger = pq.read_table(tmp_path / "out" / "ledger.parquet").to_pylist()
+    raised = [row for row in ledger if row["detail"]]
+    assert report.failed == len(raised) == 4
+    assert {(row["step"], row["reason"]) for row in raised} == {
+        ("explodes", "raised_RuntimeError"), ("counts", "raised_ValueError")
+    }  # fmt: skip
+    assert all(row["detail"].startswith("test_curate_engine.py:") for row in raised)
+    assert "step failed" not in str(ledger), "a message may quote a record"
+    assert report.dropped["missing_text"] == {"no_text": 60}
+    assert {r["id"] for r in ledger} | set(Corpus.open(tmp_path / "out").ids()) == set(source.ids())
+    assert len(ledger) + report.kept == 300
+    again = curate.run([Explodes(), MissingText(), Counts(), Counts()], source, tmp_path / "out")
+    assert (again.failed, again.resumed) == (4, True)
+
+
+def test_a_survey_alone_that_raises_leaves_the_record_out_once(source: Corpus, tmp_path: Path) -> None:
+    report = curate.run([BySubject(), Counts()], source, tmp_path / "out")
+    assert report.dropped == {"by_subject": {}, "counts": {"raised_ValueError": 1}}
+    [row] = pq.read_table(tmp_path / "out" / "ledger.parquet").to_pylist()
+    assert (row["id"], row["step"], row["reason"]) == (record_id("r", "7"), "counts", "raised_ValueError")
+    assert row["detail"].startswith("test_curate_engine.py:")
+    assert report.kept == 299
+
+
+def test_what_a_user_can_mend_ends_the_run_at_once(source: Corpus, tmp_path: Path) -> None:
+    @dataclass
+    class Misused(Explodes):
+        name: str = field(default="misused", init=False)
+
+        def __call__(self, records: Iterable[Record], drop: Drop, /) -> Iterator[Record]:
+            raise UsageError("no such label")
+            yield
+
+    with pytest.raises(UsageError, match="no such label"):
+        curate.run([Misused()], source, tmp_path / "out", max_bad=1)
 
 
 def test_errors_say_what_to_do(source: Corpus, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fabrica.errors import UsageError
-from fabrica.sources import Quarantined, Ref, read
+from fabrica.sources import Quarantined, Ref, read, walk
 from fabrica.types import Absent, Record
 
 MAP = {
@@ -245,3 +245,95 @@ def test_covid_cxr_notes_by_config_alone(shared_data: Callable[[str], Path]) -> 
     )
     assert len(controls) == 77
     assert all(r.first("image") is not None and r.labels["covid"] == 0.0 for r in controls)
+
+
+def test_tables_beside_a_table_join_by_a_key(tmp_path: Path) -> None:
+    (tmp_path / "captions.txt").write_text('F1\t A film, of "a" chest.\nF2\t An ECG.\nF3\t Alone.\n')
+    (tmp_path / "codes.txt").write_text("F1\t\tC01\tC02\nF2\t\tC03\nF2\t\tC04\n")
+    write_csv(
+        tmp_path / "licences.txt",
+        [["ROCO_ID", "PMC_ID", "CC"], ["F1", "PMC9_a.jpg", "CC BY"], ["F2", "PMC9_b.jpg", ""]],
+    )
+    columns = {
+        "header": "id\tcaption", "caption": "caption", "id": "id", "join:cui": "codes.txt on id",
+        "header:cui": "id\tcodes*", "codes": "cui.codes", "join:by": "licences.txt on ROCO_ID == id",
+        "licence": "by.CC", "subject": "by.PMC_ID ~ (PMC[0-9]+)",
+    }  # fmt: skip
+    a, b, c = good(tmp_path / "captions.txt", columns)
+    assert (a.first("caption").text(), a.first("codes").text()) == ('A film, of "a" chest.', "C01\nC02")
+    assert (a.rights.licence, b.rights.licence) == ("CC BY", "CC0-1.0")
+    assert a.subject == b.subject != c.subject
+    assert b.first("codes").text() == "C03", "a key that comes twice gives its first row"
+    assert c.first("codes") is None
+    refs = list(walk(tmp_path, source="demo", columns=columns))
+    assert [r.key for r in refs] == ["captions.txt"], "the tables that are joined are no sources of their own"
+
+
+@pytest.mark.parametrize(
+    ("join", "error"),
+    [("codes.txt", "wanted FILE on"), ("codes.txt on nope", "did you mean|no column"), ("../x on id", "path_outside"),
+     ("gone.txt on id", "missing_file")],
+)  # fmt: skip
+def test_a_join_that_cannot_be(tmp_path: Path, join: str, error: str) -> None:
+    (tmp_path / "captions.txt").write_text("F1\ta\n")
+    (tmp_path / "codes.txt").write_text("F1\tC1\n")
+    columns = {"header": "id\tcaption", "caption": "caption", "join:cui": join, "header:cui": "id\tcodes*"}
+    if "_" in error:
+        (lost,) = rows(tmp_path / "captions.txt", columns)
+        assert isinstance(lost, Quarantined)
+        assert lost.code == error
+    else:
+        with pytest.raises(UsageError, match=error):
+            rows(tmp_path / "captions.txt", columns)
+
+
+@pytest.mark.real_data
+def test_roco_captions_through_a_column_map_alone(shared_data: Callable[[str], Path]) -> None:
+    root = shared_data("roco_captions") / "data" / "validation"
+    columns = {
+        "header": "id\tcaption", "id": "id", "caption": "caption", "join:cui": "cuis.txt on id",
+        "header:cui": "id\tcodes*", "codes": "cui.codes", "join:by": "licences.txt on ROCO_ID == id",
+        "licence": "by.CC", "subject": "by.PMC_ID ~ (PMC[0-9]+)", "group:article": "by.PMC_ID ~ (PMC[0-9]+)",
+    }  # fmt: skip
+    for part, count in (("radiology", 8180), ("non-radiology", 611)):
+        records = good(root / part / "captions.txt", columns, source="roco")
+        assert len(records) == count
+        lines = [line.split(",") for line in (root / part / "licences.txt").read_text("utf-8").splitlines()[1:]]
+        assert Counter(r.rights.licence for r in records) == Counter(line[-1].strip() for line in lines)
+        assert len({r.subject for r in records}) == len({line[1].partition("_")[0] for line in lines})
+        cuis = [line.split("\t")[1:] for line in (root / part / "cuis.txt").read_text("utf-8").splitlines()]
+        want = Counter(c.strip() for line in cuis for c in line if c.strip())
+        assert Counter(c for r in records if (i := r.first("codes")) for c in i.text().split("\n")) == want
+        texts = [
+            line.partition("\t")[2].strip() for line in (root / part / "captions.txt").read_text("utf-8").splitlines()
+        ]
+        assert [r.first("caption").text() for r in records] == texts
+
+
+def test_nested_columns_of_json_lines_and_parquet(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    table = [
+        {"note": "a", "who": {"id": 7, "age": 61.0}, "found": ["C1", "C2"]},
+        {"note": "b", "who": {"id": 8, "age": None}, "found": []},
+    ]
+    parquet.write_table(pa.Table.from_pylist(table), tmp_path / "t.parquet")
+    (tmp_path / "t.jsonl").write_text(
+        "\n".join(map(json.dumps, table)) + "\n[1]\n{\n" + '{"note": ' + "[" * 5000 + "\n"
+    )
+    columns = {"report": "note", "subject": "who.id", "value:age": "who.age", "codes": "found"}
+    for name in ("t.parquet", "t.jsonl"):
+        found = rows(tmp_path / name, columns)
+        a, b = (r for r in found if isinstance(r, Record))
+        assert (a.first("table").array().tolist(), a.first("codes").text()) == ([61.0], "C1\nC2")
+        assert (b.first("table"), b.first("codes"), b.first("report").text()) == (None, None, "b")
+        assert [q.code for q in found if isinstance(q, Quarantined)] == (["row_shape"] * 3 if name == "t.jsonl" else [])
+
+
+def test_giant_numbers_are_no_numbers(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text(
+        json.dumps({"note": "a", "age": 10**400}) + "\n" + json.dumps({"note": "b", "age": 3})
+    )
+    a, b = good(tmp_path / "t.jsonl", {"report": "note", "value:age": "age"})
+    assert (a.first("table"), b.first("table").array().tolist()) == (None, [3.0])

@@ -16,6 +16,7 @@ import typer
 from fabrica.errors import UsageError
 
 if TYPE_CHECKING:
+    from fabrica.corpus import Corpus
     from fabrica.types import Score
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text; of errors too.")]
@@ -23,6 +24,7 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything ran
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most this many records of each source.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it costs, and leave.")]
 Memory = Annotated[str, typer.Option("--max-memory", help="Bound on what is held at once, such as 4GiB.")]
+Few = Annotated[int | None, typer.Option("--limit", min=1, help="At most this many records, those of the lowest ids.")]
 AllowLeak = Annotated[bool, typer.Option("--allow-leak", help="Score although train and test overlap; marked.")]
 Progress = Callable[[int, int | None, str], None]
 
@@ -76,6 +78,15 @@ def progress(*, quiet: bool = False) -> Iterator[Progress | None]:
 
     with bars:
         yield show
+
+
+def limited(corpus: Corpus, where: str, limit: int | None) -> str:
+    """`where` for the `limit` records of the lowest ids (which are hashes) that it takes; None = all."""
+    ids = [] if limit is None else corpus.ids(where or None)
+    if limit is None or len(ids) <= limit:
+        return where
+    few = "id <= '" + ids[limit - 1].replace("'", "''") + "'"
+    return f"({where}) and {few}" if where else few
 
 
 def existing(path: Path, what: str) -> Path:

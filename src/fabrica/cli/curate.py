@@ -8,13 +8,20 @@ from typing import Annotated
 
 import typer
 
-from fabrica.cli._show import DryRun, Json, Memory, Seed, emit, existing, folder_for, progress, size, table
+from fabrica.cli._show import DryRun, Few, Json, Memory, Seed, emit, existing, folder_for, progress, size, table
 
 
 def curate(
     corpus: Annotated[Path, typer.Argument(help="The corpus to read.")],
     recipe: Annotated[Path, typer.Argument(help="A job file whose [curate] and [[caption]] tables are followed.")],
     into: Annotated[Path, typer.Option("--into", help="The curated corpus, written whole.")],
+    runner: Annotated[str, typer.Option("--runner", help="local (this process), daft (this machine), ray.")] = "local",
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes of daft or ray.")] = 2,
+    max_bad: Annotated[
+        float,
+        typer.Option("--max-bad", min=0, max=1, help="Share of records that may go because a step failed."),
+    ] = 0.01,
+    limit: Few = None,
     max_memory: Memory = "1GiB",
     seed: Seed = 0,
     dry_run: DryRun = False,
@@ -24,12 +31,16 @@ def curate(
 
     Killed, the same command resumes; done, it does nothing. Every record that is left out is counted with its reason.
 
+    A record on which a step fails is left out and named, up to --max-bad. The same plan runs on Daft's engine and on a
+    Ray cluster (RAY_ADDRESS): the same records, bytes and ledger.
+
     Example: fabrica curate corpus clinic.toml --into curated
     """
     from fabrica import curate as room
     from fabrica.corpus import Corpus
+    from fabrica.curate.cluster import RUNNERS
     from fabrica.curate.plan import signature
-    from fabrica.errors import UsageError
+    from fabrica.errors import UsageError, unknown
     from fabrica.job import load
     from fabrica.job.cost import of_curate
     from fabrica.job.tasks import plan_of
@@ -40,15 +51,21 @@ def curate(
     folder_for(into, "--into")
     if not len(source):
         raise UsageError(f"the corpus {corpus} is empty; fill it with: fabrica ingest FILES --into {corpus}")
+    if runner not in RUNNERS:
+        raise unknown("runner", runner, RUNNERS)
     if dry_run:
         steps = [signature(part) for part in plan]
-        cost = of_curate(len(source), source.stats().bytes)
-        data = {"records": len(source), "plan": steps, "cost": asdict(cost)}
-        text = f"{len(source)} records through " + ", ".join(s["name"] for s in steps)
+        number = min(len(source), limit or len(source))
+        cost = of_curate(number, source.stats().bytes * number // len(source))
+        data = {"records": number, "plan": steps, "cost": asdict(cost)}
+        text = f"{number} records through " + ", ".join(s["name"] for s in steps)
         emit(data, as_json=json, text=f"{text}; {cost}")
         return
     with progress(quiet=json) as bar:
-        report = room.run(plan, source, into, max_memory=memory, progress=bar)
+        report = room.run(
+            plan, source, into, runner=runner, workers=workers, max_memory=memory, max_bad=max_bad, limit=limit,
+            progress=bar,
+        )  # fmt: skip
     rows = [(step, reason, n) for step, reasons in report.dropped.items() for reason, n in reasons.items()]
     text = f"{report.kept} of {report.read} records kept in {into}, {report.seconds:.1f} s"
     emit(asdict(report), as_json=json, text=text + ("\n" + table(("step", "reason", "dropped"), rows) if rows else ""))

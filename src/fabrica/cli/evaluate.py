@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fabrica.cli._show import AllowLeak, DryRun, Json, Seed, emit, existing, folder_for, progress, score_table, table
+from fabrica.cli._show import (
+    AllowLeak,
+    DryRun,
+    Few,
+    Json,
+    Seed,
+    emit,
+    existing,
+    folder_for,
+    limited,
+    progress,
+    score_table,
+    table,
+)  # fmt: skip
 
 
 def evaluate(
@@ -20,6 +33,7 @@ def evaluate(
         Path | None, typer.Option("--trained-on", help="The corpus that the model was trained on; default: --data.")
     ] = None,
     allow_leak: AllowLeak = False,
+    limit: Few = None,
     seed: Seed = 0,
     dry_run: DryRun = False,
     json: Json = False,
@@ -47,6 +61,7 @@ def evaluate(
     train = corpus if trained_on is None else Corpus.open(existing(trained_on, "corpus"))
     folder_for(out, "--out")
     check_labels(job, corpus)
+    tasks = [replace(t, where=limited(corpus, t.where, limit)) for t in tasks]
     if dry_run:
         counts = [(t.name, corpus.count(t.where), corpus.count(t.fitted_on) if t.fitted_on else 0) for t in tasks]
         cost = of_evaluate(len(set().union(*(corpus.ids(w) for t in tasks for w in (t.where, t.fitted_on) if w))))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fabrica.cli._show import Json, emit
 from fabrica.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def serve(
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = LOCAL,
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8000,
     token_file: Annotated[Path | None, typer.Option("--token-file", help="A file with what clients must send.")] = None,
+    json: Json = False,
 ) -> None:
     """Serve /v1/chat/completions, /v1/embeddings, /v1/search and /v1/models.
 
@@ -35,7 +37,12 @@ def serve(
 
     uvicorn = need("uvicorn", "serve")
     token = _token(host, token_file)
-    app = create_app(desk(data, chat or ["grammar"], embed or ["hashed"], token))
+    table = desk(data, chat or ["grammar"], embed or ["hashed"], token)
+    app = create_app(table)
+    url = f"http://{host}:{port}/v1"
+    texts = 0 if table.evidence is None else len(table.evidence.texts)
+    served = {"url": url, "chat": list(table.chat), "embed": list(table.embed), "texts": texts}
+    emit(served, as_json=json, text=f"{url}: {', '.join((*table.chat, *table.embed))}; {texts} texts to search")
     uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)
 
 

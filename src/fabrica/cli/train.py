@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fabrica.cli._show import DryRun, Json, Seed, emit, existing, folder_for, progress
+from fabrica.cli._show import DryRun, Few, Json, Seed, emit, existing, folder_for, limited, progress
 
 
 def train(
@@ -19,6 +19,7 @@ def train(
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Instead of the preset's.")] = None,
     device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
     workers: Annotated[int, typer.Option("--workers", min=0, help="Processes that load records.")] = 0,
+    limit: Few = None,
     seed: Seed = 0,
     dry_run: DryRun = False,
     json: Json = False,
@@ -47,7 +48,7 @@ def train(
     from fabrica.train import estimate, fit
 
     bundle = build(plan, settings, corpus, seed)
-    stages = plan.stages(settings, bundle)
+    stages = [replace(s, where=limited(corpus, s.where, limit)) for s in plan.stages(settings, bundle)]
     if dry_run:
         cost = estimate(bundle, stages, corpus, seed=seed, device=device, workers=workers)
         memory, disk = cost.memory_bytes / 2**20, cost.disk_bytes / 2**20

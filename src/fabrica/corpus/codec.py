@@ -8,14 +8,14 @@ text of the same record. Arrays read back are views of the file: no copy, read-o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fabrica.corpus.payload import Writing, padded
+from fabrica.corpus.payload import Piece, Sink, padded
 from fabrica.errors import UsageError
 from fabrica.types import Absent, Blob, Item, Link, Origin, Record, Region, Rights
 
@@ -28,6 +28,7 @@ SCHEMA = pa.schema(
         ("bytes", pa.int64()), ("texts", _TEXTS), ("part", pa.int32()), ("start", pa.int64()), ("token", pa.string()),
     ]
 )  # fmt: skip
+PACKED = SCHEMA.append(pa.field("payload", pa.large_binary()))
 SQL_COLUMNS = ("id", "subject", "split", "modality", "source", "licence", "roles", "kinds", "tags", "bytes", "texts")
 TEXTS = SCHEMA.get_field_index("texts")
 PLACE = ("part", "start", "bytes")  # where a record's bytes are
@@ -40,7 +41,7 @@ class Writer:
     """Collects one record's arrays and texts and says where each will stand; a view overrides `array` and `text`."""
 
     def __init__(self) -> None:
-        self.pieces: list[tuple[int, NDArray[Any] | bytes]] = []  # (offset, what)
+        self.pieces: list[Piece] = []  # (offset, what)
         self.size = 0
         self.origins: dict[Origin, int] = {}
 
@@ -157,7 +158,7 @@ def size_of(record: Record) -> int:
 Row = tuple[Any, ...]  # the values of SCHEMA, in its order
 
 
-def encode(record: Record, payload: Writing, *, token: str | None = None) -> Row:
+def encode(record: Record, payload: Sink, *, token: str | None = None) -> Row:
     """The record's row; its bytes are appended to the payload."""
     writer = Writer()
     meta = meta_of(record, writer).encode("utf-8", "surrogatepass")
@@ -190,6 +191,37 @@ def batch(rows: Sequence[Row]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(
         [pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
     )
+
+
+class Held:
+    """Records' bytes in memory, for `pack`."""
+
+    def __init__(self) -> None:
+        self.records: list[bytearray] = []
+
+    def add(self, pieces: Sequence[Piece], size: int) -> tuple[int, int]:
+        """Keep one record's bytes; its place is not known yet."""
+        data = bytearray(size)
+        for offset, piece in pieces:
+            flat = (
+                piece
+                if isinstance(piece, (bytes, memoryview))
+                else np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data
+            )
+            data[offset : offset + len(flat)] = flat
+        self.records.append(data)
+        return 0, 0
+
+
+def pack(records: Iterable[Record]) -> pa.Table:
+    """Records as a table of `PACKED`: their rows and, in `payload`, their bytes. A worker makes it, `Corpus.adopt`
+    takes it."""
+    held = Held()
+    rows = [encode(record, held) for record in records]
+    if not rows:
+        return PACKED.empty_table()
+    payload = pa.array(held.records, pa.large_binary())
+    return pa.Table.from_arrays([*pa.Table.from_batches([batch(rows)]).columns, payload], schema=PACKED)
 
 
 def _key(text: str, what: str) -> str:

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from fabrica.corpus.appending import MIB, tombstone
 from fabrica.corpus.codec import size_of
 from fabrica.corpus.ledger import FileRow, text
-from fabrica.corpus.store import MIB, Corpus, tombstone
+from fabrica.corpus.store import Corpus
 from fabrica.errors import Refused, UsageError
 from fabrica.safe import LIMITS, Limits, sha256
 from fabrica.sources import Quarantined, Ref, mask_path, read, walk
+from fabrica.sources import parts as beside
 from fabrica.types import Record
 
 Progress = Callable[[int, int | None, str], None]  # (files done, files in all, what)
@@ -203,6 +205,7 @@ def _mark(ref: Ref) -> str:
         )
     mask = mask_path(ref)
     parts += [mask] if mask is not None else []
+    parts += beside(ref.path, ref.columns)
     digest = hashlib.sha256(repr((ref.licence, sorted(ref.columns.items()))).encode("utf-8", "surrogatepass"))
     try:
         for part in parts:

@@ -6,17 +6,19 @@ import mmap
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fabrica.errors import UsageError
+from fabrica.safe.whole import sync_folder
 
 ALIGN = 64  # each array begins at a multiple of this
 _FILE = 1 << 30  # a new file is begun after this many bytes
 _VECTOR = 512  # buffers a system call
 _PAD = bytes(ALIGN)
+Piece = tuple[int, NDArray[Any] | bytes | memoryview]  # offset in the record, what stands there
 
 
 def padded(size: int) -> int:
@@ -89,6 +91,12 @@ class Payload:
                 os.fsync(file.fileno())
 
 
+class Sink(Protocol):
+    """Takes a record's pieces, each at its offset; says where they are."""
+
+    def add(self, pieces: Sequence[Piece], size: int) -> tuple[int, int]: ...
+
+
 class Writing:
     """An append under way: `add` arrays, then `close`; or `undo`, which leaves nothing of it."""
 
@@ -115,17 +123,17 @@ class Writing:
         if len(self._waiting) >= _VECTOR or self._size > 4 << 20:
             self.flush()
 
-    def add(self, pieces: Sequence[tuple[int, NDArray[Any] | bytes]], size: int) -> tuple[int, int]:
+    def add(self, pieces: Sequence[Piece], size: int) -> tuple[int, int]:
         """Append a record's pieces, each at its offset, `size` bytes in all; the file's number and where it starts."""
         if self.end >= _FILE:
-            self.flush()
+            self.sync()
             os.close(self._fd)
             self.part += 1
             self.end, self._fd = 0, self._open()
         start = padded(self.end)
         for offset, piece in pieces:
             self._pad_to(start + offset)
-            if isinstance(piece, bytes):
+            if isinstance(piece, (bytes, memoryview)):
                 self._queue(piece)
             elif piece.nbytes:
                 self._queue(np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data)
@@ -140,6 +148,12 @@ class Writing:
                 done -= len(waiting.pop(0))
             if done:
                 waiting[0] = memoryview(waiting[0])[done:]
+
+    def sync(self) -> None:
+        """Bring what was added to the disk, files and folder: before a commit that points at it."""
+        self.flush()
+        os.fsync(self._fd)
+        sync_folder(self._payload.folder)
 
     def close(self) -> None:
         """End the append."""

@@ -17,16 +17,16 @@ import numpy as np
 import pyarrow as pa
 
 from fabrica.corpus import codec
+from fabrica.corpus.appending import Batches, adopted, batches, fresh_of, tombstone
 from fabrica.corpus.ids import Ids, Place
 from fabrica.corpus.ledger import QUARANTINE, FileRow, Ledger
-from fabrica.corpus.payload import Payload, Writing
+from fabrica.corpus.payload import Payload
 from fabrica.corpus.stats import Stats, stats
 from fabrica.corpus.table import Table, quote, raise_full
 from fabrica.errors import UsageError, unknown
 from fabrica.safe import write_whole
-from fabrica.types import Origin, Record, record_id
+from fabrica.types import Origin, Record
 
-MIB = 1 << 20
 _MARK = "corpus.json"
 _ERASING = "erasing.json"  # a subject whose erasure has begun; finished by the next writer
 
@@ -103,7 +103,7 @@ class Corpus:
         return corpus
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "version": self.version}
+        return {"path": self.path.absolute(), "version": self.version}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["path"], state["version"])  # type: ignore[misc]
@@ -177,6 +177,16 @@ class Corpus:
         """Records by id, in the order asked for; an id may come twice. `UsageError` for an unknown one."""
         return [codec.decode(self._payload.view(*place), roles) for place in self._places(ids)]
 
+    def layout(self, columns: Sequence[str] = ()) -> pa.Table:
+        """Ids, where their bytes are (`codec.PLACE`) and some SQL columns, in order of insertion: for `read_at`, which
+        needs no index."""
+        return self._ordered(["id", *columns, *codec.PLACE], None)
+
+    def read_at(self, layout: pa.Table, *, roles: Sequence[str] | None = None) -> Iterator[Record]:
+        """The records of some rows of `layout()`, in their order."""
+        for place in zip(*(layout.column(name).to_pylist() for name in codec.PLACE), strict=True):
+            yield codec.decode(self._payload.view(*place), roles)
+
     def prefetch(self, ids: Sequence[str]) -> None:
         """Ask the system to read these records from disk soon; returns at once."""
         for place in self._places(ids):
@@ -211,12 +221,24 @@ class Corpus:
         `token` is stored in the same commit and read back as `.token`: what a resumable job has done so far. Records of
         an erased subject are left out. One record at a time is held in memory, and at most 16 MiB of text.
         """
+        return self._append(
+            lambda index, payload, places: batches(fresh_of(records, index, self.erased()), payload, token, places),
+            token,
+        )
+
+    def adopt(self, parts: Iterable[pa.Table], *, token: str | None = None) -> int:
+        """Add records that were encoded elsewhere (`codec.pack`) as `append` does: the same bytes, all or none."""
+        return self._append(
+            lambda index, payload, places: adopted(parts, index, self.erased(), payload, token, places), token
+        )
+
+    def _append(self, make: Batches, token: str | None) -> int:
         with self._writing():
             fresh: dict[str, Place] = {}
             index, before = self._index(), self.version
             payload = self._payload.writer(index.ends())
             try:
-                self._records.append(_batches(_fresh(records, index, self.erased()), payload, token, fresh))
+                self._records.append(make(index, payload, fresh))
             except BaseException:
                 if self.version == before:
                     payload.undo()
@@ -335,42 +357,7 @@ def _left(path: Path) -> bool:
     return path.name.startswith(f".{_MARK}.") and path.suffix == ".part"
 
 
-def tombstone(subject: str) -> str:
-    """The hash under which an erased subject is remembered, so that it does not come back."""
-    return record_id("erased", subject)
-
-
 def _origins(record: Record) -> Iterator[Origin]:
     for items in record.items.values():
         yield from (item.origin for item in items)
     yield from (region.origin for region in record.regions)
-
-
-def _fresh(records: Iterable[Record], index: Ids, erased: frozenset[str]) -> Iterator[Record]:
-    """The records whose id is new and whose subject was not erased."""
-    here: set[str] = set()
-    for record in records:
-        if record.id in here or record.id in index or (erased and tombstone(record.subject) in erased):
-            continue
-        here.add(record.id)
-        yield record
-
-
-def _batches(
-    records: Iterator[Record], payload: Writing, token: str | None, fresh: dict[str, Place]
-) -> Iterator[pa.RecordBatch]:
-    """Batches of rows whose bytes are in the payload already; `fresh` gets id -> place."""
-    held: list[codec.Row] = []
-    size = 0
-    for record in records:
-        row = codec.encode(record, payload, token=token)
-        fresh[record.id] = codec.place(row)
-        held.append(row)
-        size += 512 + sum(map(len, row[codec.TEXTS]))
-        if size > 16 * MIB or len(held) >= 8192:
-            payload.flush()
-            yield codec.batch(held)
-            held, size = [], 0
-    payload.flush()
-    if held:
-        yield codec.batch(held)

@@ -5,13 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from fabrica.curate import hashing
-from fabrica.curate.near import DETAIL, HAMMING, JACCARD, Groups, Pairs, near_hashes, near_texts, verified
+from fabrica.curate.ledger import Decisions, Rows
+from fabrica.curate.near import (
+    BANDS,
+    DETAIL,
+    HAMMING,
+    JACCARD,
+    Groups,
+    band_keys,
+    hash_pairs,
+    merged,
+    near_groups,
+    verified,
+)  # fmt: skip
 from fabrica.types import Absent, Decision, Item, Record, record_id
 
 _ACCESS = {"open": 0, "credentialed": 1, "restricted": 2}
@@ -91,22 +105,15 @@ class ImageDuplicates:
     def decide(self, rows: Sequence[Row], /) -> dict[str, Decision]:
         """Drops and groups by id."""
         found = _Pictures(rows)
-        exact = Groups(len(found.sha))
         first: dict[str, int] = {}
-        for i, sha in enumerate(found.sha):
-            exact.join(first.setdefault(sha, i), i)
-        alike = Groups(len(found.sha))
-        for i, root in enumerate(exact.roots().tolist()):
-            alike.join(root, i)
-        if self.near != "ignore":
-            for i, j in found.near(self.distance, self.detail):
-                alike.join(int(i), int(j))
+        exact = np.array([first.setdefault(sha, i) for i, sha in enumerate(found.sha)], np.int64)
+        alike = exact if self.near == "ignore" else found.near(exact, self.distance, self.detail)
         decisions: dict[str, Decision] = {}
         if self.near == "drop":
-            decisions |= found.drops(alike.roots(), exact.roots())
+            decisions |= found.drops(alike, exact)
         elif self.exact == "drop":
-            decisions |= found.drops(exact.roots(), exact.roots())
-        names = found.linked(alike.roots(), decisions)
+            decisions |= found.drops(exact, exact)
+        names = found.linked(alike, decisions)
         return decisions | {id_: Decision(groups={"near_image": name}) for id_, name in names.items()}
 
 
@@ -170,22 +177,18 @@ class _Pictures:
         self.hashes = np.array(hashes, np.int64).view(np.uint64)
         self.synthetic = np.array(synthetic, bool)
 
-    def near(self, distance: int, detail: float) -> Pairs:
-        """Pairs of pictures that are near-duplicates and not exact ones; images and volumes apart."""
-        pairs = near_hashes(self.hashes, distance=distance)
-        sha = np.array([int(s[:15], 16) for s in self.sha], np.int64)
-        pairs = pairs[sha[pairs[:, 0]] != sha[pairs[:, 1]]]
-        used, place = np.unique(pairs, return_inverse=True)
-        place = place.reshape(-1, 2)
-        strict = self.synthetic[pairs].any(1)
-        good = np.zeros(len(pairs), bool)
-        for lo in range(0, len(pairs), 4096):
-            part = place[lo : lo + 4096]
-            here, at = np.unique(part, return_inverse=True)
-            thumbs = [self._thumb(int(used[i])) for i in here]
-            good[lo : lo + 4096] = _same(thumbs, at.reshape(-1, 2), strict[lo : lo + 4096], detail)
-        found: Pairs = pairs[good]
-        return found
+    def near(self, labels: NDArray[np.int64], distance: int, detail: float) -> NDArray[np.int64]:
+        """Groups (n,) of exact copies -> groups of pictures that are alike; images and volumes apart. Pairs that are in
+        one group already are not compared again."""
+        for pairs in hash_pairs(self.hashes, distance=distance):
+            for lo in range(0, len(pairs), 4096):
+                part = pairs[lo : lo + 4096]
+                part = part[labels[part[:, 0]] != labels[part[:, 1]]]
+                used, at = np.unique(part, return_inverse=True)
+                thumbs = [self._thumb(int(i)) for i in used]
+                same = _same(thumbs, at.reshape(-1, 2), self.synthetic[part].any(1), detail)
+                labels = merged(labels, *part[same].T)
+        return labels
 
     def _thumb(self, i: int) -> NDArray[np.uint8]:
         row, k = self.place[i]
@@ -252,6 +255,13 @@ def _contradict(a: str, b: str) -> bool:
 
 # ---------------------------------------------------------------- texts
 
+_TEXT_NOTES = pa.schema(
+    [
+        ("id", pa.string()), ("rank", pa.string()), ("text", pa.large_binary()), ("digest", pa.binary(16)),
+        ("keys", pa.binary(8 * BANDS)),
+    ]
+)  # fmt: skip
+
 
 @dataclass(kw_only=True)
 class TextDuplicates:
@@ -269,41 +279,103 @@ class TextDuplicates:
     min_words: int = 8
     act: Literal["drop", "group"] = "drop"
     name: str = field(default="text_duplicates", init=False)
-    version: str = field(default="1", init=False)
+    version: str = field(default="2", init=False)
 
     def note(self, record: Record, /) -> dict[str, Any]:
-        """The record's normalised text, "" where it is not judged."""
+        """The record's normalised text, "" where it is not judged, with its digest and band keys."""
+        row: dict[str, Any] = self.notes([record]).to_pylist()[0]
+        return row
+
+    def notes(self, records: Sequence[Record], /) -> pa.Table:
+        """The same of many at once."""
+        texts = [self._judged(record) for record in records]
+        digests = [blake2b(t.encode("utf-8", "surrogatepass"), digest_size=16).digest() if t else None for t in texts]
+        keys = pa.py_buffer(band_keys(hashing.minhash(*hashing.shingles(texts))).tobytes())
+        columns = [
+            pa.array([record.id for record in records], pa.string()), pa.array(map(_rank, records), pa.string()),
+            pa.array([t.encode("utf-8", "surrogatepass") for t in texts], pa.large_binary()),
+            pa.array(digests, pa.binary(16)),
+            pa.FixedSizeBinaryArray.from_buffers(pa.binary(8 * BANDS), len(texts), [None, keys]),
+        ]  # fmt: skip
+        return pa.Table.from_arrays(columns, schema=_TEXT_NOTES)
+
+    def _judged(self, record: Record) -> str:
         rest = [i for items in record.items.values() for i in items if i.present and i.kind != "text"]
+        if rest and self.act == "drop":
+            return ""
         texts = [
             i.text() for i in record.all(*self.roles) if i.kind == "text" and not (rest and machine_made(record, i))
         ]
         text = hashing.normalise_text("\n".join(texts))
-        judged = text.count(" ") + 1 >= self.min_words and not (rest and self.act == "drop")
-        return {"id": record.id, "rank": _rank(record), "text": text if judged else ""}
+        return text if text.count(" ") + 1 >= self.min_words else ""
 
-    def decide(self, rows: Sequence[Row], /) -> dict[str, Decision]:
-        """Drops or groups by id."""
-        kept = [row for row in rows if row["text"]]
-        texts = [row["text"] for row in kept]
-        groups = Groups(len(texts))
-        for i, j in near_texts(texts, threshold=self.threshold).tolist():
-            groups.join(i, j)
-        roots = groups.roots()
+    def decide(self, rows: Sequence[Row], /) -> Decisions:
+        """Drops or groups by id. About 300 bytes a record, and the texts of those that have a candidate."""
+        found = _Texts(Rows.wrap(rows, _TEXT_NOTES), self.threshold)
+        together, number = np.unique(found.group, return_inverse=True)
+        many = np.bincount(number, minlength=len(together))[number] > 1
+        ids = found.rows.gather("id", found.judged[many])
         if self.act == "group":
-            names = _group_names(roots, [row["id"] for row in kept])
-            return {id_: Decision(groups={"near_text": name}) for id_, name in names.items()}
-        best: dict[int, int] = {}
-        for i in sorted(range(len(kept)), key=lambda i: str(kept[i]["rank"])):
-            best.setdefault(int(roots[i]), i)
-        out: dict[str, Decision] = {}
-        for i, row in enumerate(kept):
-            keeper = best[int(roots[i])]
-            if keeper != i:
-                out[row["id"]] = Decision(drop="exact_duplicate" if texts[keeper] == texts[i] else "near_duplicate")
-        return out
+            first = found.rows.gather("id", found.judged[found.group[many]]).to_pylist()
+            names = {id_: json.dumps({"near_text": record_id("near", id_)[:12]}) for id_ in set(first)}
+            return Decisions.of(ids, groups=[names[id_] for id_ in first])
+        group, digest = found.group[many], found.digest[many]
+        best = np.argsort(found.rows.gather("rank", found.judged[many]).to_numpy(zero_copy_only=False), kind="stable")
+        roots, firsts = np.unique(group[best], return_index=True)
+        keeper = best[firsts][np.searchsorted(roots, group)]
+        goes = keeper != np.arange(len(group))
+        same = (digest == digest[keeper]).all(1)
+        reasons = np.where(same, "exact_duplicate", "near_duplicate")[goes]
+        return Decisions.of(ids.filter(pa.array(goes)), drop=reasons.tolist())
+
+
+class _Texts:
+    """The judged texts of all rows: `judged` (m,) their rows, `digest` (m, 2), `group` (m,) the first of the group of
+    each. Digests are in memory, keys and texts read when asked for."""
+
+    def __init__(self, rows: Rows, threshold: float) -> None:
+        self.rows = rows
+        self.judged = np.flatnonzero(rows.column("digest").is_valid())
+        self.digest = _words(rows.gather("digest", self.judged), 2)
+        first = _first_equal(self.digest)
+        self.distinct = np.flatnonzero(first == np.arange(len(first)))
+        self._bands: tuple[int, NDArray[np.uint64]] = (-1, np.empty((0, 0), np.uint64))
+        labels = near_groups(self._keys, self._texts, len(self.distinct), threshold=threshold)
+        self.group = self.distinct[labels[np.searchsorted(self.distinct, first)]]
+
+    def _keys(self, band: int) -> NDArray[np.uint64]:
+        """(distinct,) keys of one band; four bands are read at a time."""
+        lot = band // 4
+        if self._bands[0] != lot:
+            keys = np.empty((len(self.distinct), 4), np.uint64)
+            for lo in range(0, len(keys), 65536):
+                some = self.rows.gather("keys", self.judged[self.distinct[lo : lo + 65536]])
+                keys[lo : lo + 65536] = _words(some, BANDS)[:, 4 * lot : 4 * lot + 4]
+            self._bands = lot, keys
+        return self._bands[1][:, band % 4]
+
+    def _texts(self, at: NDArray[np.int64]) -> list[str]:
+        found = self.rows.gather("text", self.judged[self.distinct[at]]).to_pylist()
+        return [str(text, "utf-8", "surrogatepass") for text in found]
+
+
+def _words(column: pa.Array, width: int) -> NDArray[np.uint64]:
+    """A column of fixed-size binary without nulls -> (n, width)."""
+    words = np.frombuffer(column.buffers()[1], np.uint64) if len(column) else np.empty(0, np.uint64)
+    return words[column.offset * width : (column.offset + len(column)) * width].reshape(-1, width)
+
+
+def _first_equal(digest: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """The first row (n,) that is equal to each row of (n, 2)."""
+    order = np.lexsort((digest[:, 1], digest[:, 0]))  # stable: equal rows stay in order
+    ranked = digest[order]
+    new = np.ones(len(order), bool)
+    new[1:] = (ranked[1:] != ranked[:-1]).any(1)
+    out = np.empty(len(order), np.int64)
+    out[order] = order[np.flatnonzero(new)[np.cumsum(new) - 1]]
+    return out
 
 
 def narrow(rows: Sequence[Row], *names: str) -> Iterable[Row]:
-    """Rows with these columns alone, where the sequence can do that cheaply (`engine.Rows`)."""
-    select = getattr(rows, "select", None)
-    return rows if select is None else select(*names)
+    """Rows with these columns alone, where the sequence can do that cheaply (`ledger.Rows`)."""
+    return rows.select(*names) if isinstance(rows, Rows) else rows

@@ -1,46 +1,73 @@
-"""Runs a plan of steps and surveys over a corpus, on one machine; killed at any moment, the next run goes on."""
+"""Runs a plan of steps and surveys over a corpus, here or on a cluster; killed at any moment, the next run goes on."""
 
 from __future__ import annotations
 
-import contextlib
 import json
+import math
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fabrica.curate.ledger import Notes, Rows, load_decisions, save_decisions, write_ledger
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fabrica.curate.folders import CARD, LEDGER, card_of, check, locked, recover, same_work, stage, swap
+from fabrica.curate.ledger import (
+    BAD,
+    Decisions,
+    Left,
+    Notes,
+    Rows,
+    load_decisions,
+    mapped,
+    save_decisions,
+    write_ledger,
+)  # fmt: skip
 from fabrica.curate.plan import carry_splits, fingerprint, signature
-from fabrica.errors import UsageError
+from fabrica.curate.unit import ORDER, Outcome, Unit, Work, save
+from fabrica.errors import FabricaError, UsageError, unknown
 from fabrica.safe import write_whole
-from fabrica.types import Decision, Drop, Record, Step, Survey
+from fabrica.types import Record, Step, Survey
 
 if TYPE_CHECKING:
     from fabrica.corpus import Corpus
+    from fabrica.curate.cluster import Runner
 
 Progress = Callable[[int, int | None, str], None]  # done, total, what
-CARD = "curate.json"  # in the new corpus: what was done
-LEDGER = "ledger.parquet"  # in the new corpus: id, step, reason of every record left out
+Span = tuple[int, int]
+Result = tuple[Span, Outcome | None, int, Left | None]  # unit, what came of it (None: in parts), bad ones, the first
 _UNIT_ROWS = 1024
+_WRITE_ROWS = 16384  # units are written to the corpus together up to this many records
+MAX_BAD = 0.01
+
+
+class StepFailed(FabricaError):
+    """A step raised on more records than were allowed to be left out for it."""
+
+    code = "step_failed"
 
 
 @dataclass(frozen=True, slots=True)
 class CurateReport:
-    """What a run kept and left out. `dropped`: step -> reason -> records; `resumed`: whether earlier work was used."""
+    """What a run kept and left out. `dropped`: step -> reason -> records; `failed`: how many of them because a step
+    raised (reasons "raised_..."); `resumed`: whether earlier work was used."""
 
     read: int
     kept: int
     dropped: Mapping[str, Mapping[str, int]]
     seconds: float
     resumed: bool = False
+    failed: int = 0
 
 
 def run(
-    plan: Sequence[Step | Survey], source: Corpus, into: str | Path, *, max_memory: int | None = None,
-    progress: Progress | None = None,
+    plan: Sequence[Step | Survey], source: Corpus, into: str | Path, *, runner: Runner = "local", workers: int = 2,
+    max_memory: int | None = None, max_bad: float = MAX_BAD, limit: int | None = None, progress: Progress | None = None,
 ) -> CurateReport:  # fmt: skip
     """Curate `source` into a new corpus at `into`.
 
@@ -48,80 +75,185 @@ def run(
     on the next pass. Work stands in units in a hidden folder beside `into` and the result appears whole, in place of
     what an earlier plan or an earlier version of the source left there. The same plan on the same version does nothing.
 
+    `runner` "local" works in this process; "daft" in `workers` processes of this machine; "ray" in `workers` of the
+    cluster that RAY_ADDRESS names, or of this machine: the same records, bytes and ledger, and any of them goes on with
+    what another began. A survey decides in this process.
+
     A step may name a group in an attribute `by`: then the records of each value of it arrive together (`StackSeries`).
-    A survey with `light = True` reads no items. `max_memory` bytes bounds what is held at once (default 1 GiB).
+    A survey with `light = True` reads no items; one with `notes(records) -> pa.Table` notes a unit at once.
+    `max_memory` bytes bounds what all workers hold at once (default 1 GiB).
+
+    A record on which a step raises is tried twice, then left out with the reason "raised_<error>" and its place in the
+    code in the ledger. `StepFailed` where that comes to more than `max_bad` of a pass (at least one may, unless it is
+    0): a broken step stops the run, an odd record does not. `limit` reads the records of the lowest ids alone.
 
     Raises `UsageError` where `into` is the source, holds something else, or is being written by another run.
     """
     begun, into = time.perf_counter(), Path(into)
-    _check(plan, source, into)
-    with _locked(into) as work:
-        _recover(into, work)
-        card = _card(into)
-        mark = fingerprint(plan, source)
+    check(plan, source, into)
+    if runner not in ("local", "daft", "ray"):
+        raise unknown("runner", runner, ("local", "daft", "ray"))
+    if workers < 1 or not 0 <= max_bad <= 1 or (limit or 1) < 1:
+        raise UsageError(
+            f"workers={workers}, limit={limit}, max_bad={max_bad}: wanted at least 1 of each, and a share from 0 to 1"
+        )
+    with locked(into) as work:
+        recover(into, work)
+        card = card_of(into)
+        mark = fingerprint(plan, source, limit)
         if card is not None and card["fingerprint"] == mark:
             shutil.rmtree(work, ignore_errors=True)
-            return CurateReport(card["read"], card["kept"], card["dropped"], time.perf_counter() - begun, True)
-        resumed = _same_work(work, mark)
-        job = _Job(work, max_memory or 1 << 30, progress)
-        made = job.all(carry_splits(plan, into, card), source, into)
+            seconds = time.perf_counter() - begun
+            return CurateReport(card["read"], card["kept"], card["dropped"], seconds, True, card.get("failed", 0))
+        resumed = same_work(work, mark)
+        job = _Job(work, runner, workers if runner != "local" else 1, max_memory or 1 << 30, max_bad, limit, progress)
+        made = job.all(plan, carry_splits(plan, into, card), source, into)
         report = _finish(made, job, plan, source, mark)
-        _swap(work, made.path, into)
+        swap(work, made.path, into)
     return replace(report, seconds=time.perf_counter() - begun, resumed=resumed)
 
 
+@dataclass
 class _Job:
-    """One run: its folder, its memory, its passes."""
+    """One run: its folder, its workers, its memory, its passes."""
 
-    def __init__(self, work: Path, max_memory: int, progress: Progress | None) -> None:
-        self.work, self.max_memory, self.progress = work, max_memory, progress
+    work: Path
+    runner: Runner
+    workers: int
+    max_memory: int
+    max_bad: float
+    limit: int | None
+    progress: Progress | None
+
+    def __post_init__(self) -> None:
         self.passes: list[Path] = []
 
-    def all(self, plan: Sequence[Step | Survey], source: Corpus, into: Path) -> Corpus:
-        """Every pass of the plan; the new corpus."""
+    def all(
+        self, plan: Sequence[Step | Survey], deciding: Sequence[Step | Survey], source: Corpus, into: Path
+    ) -> Corpus:
+        """Every pass of the plan; the new corpus. `deciding` are the same parts, with what an earlier run knew."""
         base = source
-        pending: list[tuple[str, Mapping[str, Decision]]] = []
+        pending: list[tuple[str, Decisions]] = []
+        surveys = [part for part in deciding if isinstance(part, Survey)]
         for number, (steps, survey) in enumerate(_segments(plan)):
             folder = self.work / str(number)
-            target = None
-            if steps or survey is None:
-                target = _stage(folder / "data", into)
-            self._pass(folder, base, pending, steps, survey, target)
+            writes = bool(steps) or survey is None
+            target = stage(folder / "data", into) if writes else None
+            work = Work(folder, base, tuple(name for name, _ in pending), tuple(steps), survey, writes)
+            self._pass(
+                work, None if base is not source else self.limit, [decisions for _, decisions in pending], target
+            )
             if target is not None:
                 base, pending = target, []
             if survey is not None:
-                pending.append((survey.name, _decided(folder, survey, self.progress)))
+                pending.append((survey.name, _decided(folder, surveys[number], writes, self.progress)))
         return base
 
-    def _pass(
-        self, folder: Path, base: Corpus, pending: Sequence[tuple[str, Mapping[str, Decision]]], steps: Sequence[Step],
-        survey: Survey | None, target: Corpus | None,
-    ) -> None:  # fmt: skip
-        """Read `base` in units; apply decisions and steps; note for the survey; append to the target."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.passes.append(folder)
-        notes, drops = Notes(folder / "notes"), Notes(folder / "drops")
-        ids, sizes, groups = _order(base, steps)
-        done = notes.end() if target is None else int(target.token or 0)
-        notes.cut(done)
-        drops.cut(done)
-        what = ", ".join([s.name for s in steps] + ([survey.name] if survey else [])) or "write"
-        roles = () if target is None and getattr(survey, "light", False) else None
-        for start, end in _units(sizes, groups, done, self.max_memory // 8):
-            left_out: list[dict[str, str]] = []
-            stream: Iterable[Record] = base.take(ids[start:end], roles=roles)
-            for name, decisions in pending:
-                stream = _apply(stream, decisions, _dropper(left_out, name))
-            for step in steps:
-                stream = step(stream, _dropper(left_out, step.name))
-            records = list(stream)
-            if survey is not None:
-                notes.write(start, end, [survey.note(record) for record in records])
-            if target is not None:  # a pass that only notes applies the same decisions again later
-                drops.write(start, end, left_out)
-                target.append(records, token=str(end))
+    def _pass(self, work: Work, limit: int | None, pending: Sequence[Decisions], target: Corpus | None) -> None:
+        """All units of a pass that are not done."""
+        work.folder.mkdir(parents=True, exist_ok=True)
+        self.passes.append(work.folder)
+        order = _ordered(work, limit, pending)
+        notes, left, made = (Notes(work.folder / name) for name in ("notes", work.left, "units"))
+        begin = notes.end() if target is None else int(target.token or 0)
+        units = list(_units(order, begin, self.max_memory // (8 * self.workers)))
+        ready = frozenset((start, end) for start, end, _ in (notes if target is None else made).parts()) & set(units)
+        for folder in (notes, left, made):
+            folder.cut(0 if folder is made else begin, ready)
+        bad = left.count("detail")
+        merge = _Merge(target, made, begin, self.max_memory // 8)
+        for unit, out, failed, first in self._results(work, units, ready):
+            bad += failed
+            self._bound(bad, len(order), first, out.error if out else None)
+            merge.take(unit, out)
             if self.progress is not None:
-                self.progress(end, len(ids), what)
+                self.progress(merge.upto, len(order), work.what)
+        merge.flush()
+
+    def _results(self, work: Work, units: Sequence[Span], ready: frozenset[Span]) -> Iterator[Result]:
+        """Each unit and what came of it, its parts on disk: of a worker's in any order."""
+        if self.runner == "local":
+            here = Unit(work)
+            for unit in units:
+                if unit in ready:
+                    yield unit, None, 0, None
+                    continue
+                out = here.run(*unit)
+                save(work, *unit, out)
+                yield unit, out, len(out.bad), out.bad[0] if out.bad else None
+            return
+        yield from ((unit, None, 0, None) for unit in units if unit in ready)
+        if rest := [unit for unit in units if unit not in ready]:
+            from fabrica.curate import cluster
+
+            for unit, told in cluster.run(work, rest, self.runner, self.workers):
+                yield unit, None, told["bad"], told["why"]
+
+    def _bound(self, bad: int, total: int, first: Left | None, error: Exception | None) -> None:
+        """Stop where more records were left out for errors than may be."""
+        if bad <= math.ceil(self.max_bad * total) or first is None:
+            return
+        raise StepFailed(
+            f"step {first['step']!r} {first['reason']} at {first['detail']} (record {first['id']}), and so on {bad} of "
+            f"{total} records of this pass: more than max_bad = {self.max_bad:g}; mend the step, or allow more"
+        ) from error
+
+
+class _Merge:
+    """Takes units as they end and writes their records in order: those of several units in one append."""
+
+    def __init__(self, target: Corpus | None, made: Notes, begin: int, budget: int) -> None:
+        self.target, self.made, self.budget = target, made, budget
+        self.upto = begin  # all units before are taken
+        self._waiting: dict[int, tuple[int, list[Record] | None]] = {}  # start -> end, records (None: in a part)
+        self._records: list[Record] = []
+        self._parts: list[Span] = []
+        self._rows = self._bytes = 0
+
+    def take(self, unit: Span, out: Outcome | None) -> None:
+        """One more unit is done."""
+        self._waiting[unit[0]] = unit[1], None if out is None else out.records
+        while self.upto in self._waiting:
+            start = self.upto
+            self.upto, records = self._waiting.pop(start)
+            if self.target is None:
+                continue
+            if records is None:
+                self._part((start, self.upto))
+            else:
+                self._held(records)
+
+    def _held(self, records: Sequence[Record]) -> None:
+        from fabrica.corpus.codec import size_of
+
+        if self._parts:
+            self.flush(self.upto)
+        self._records += records
+        self._count(len(records), sum(map(size_of, records)))
+
+    def _part(self, unit: Span) -> None:
+        if self._records:
+            self.flush(unit[0])
+        self._parts.append(unit)
+        self._count(unit[1] - unit[0], self.made.path(*unit).stat().st_size)
+
+    def _count(self, rows: int, size: int) -> None:
+        self._rows, self._bytes = self._rows + rows, self._bytes + size
+        if self._rows >= _WRITE_ROWS or self._bytes > self.budget:
+            self.flush()
+
+    def flush(self, upto: int | None = None) -> None:
+        """Write what is held; the corpus' token says how far the pass has come."""
+        if self.target is None:
+            return
+        token = str(self.upto if upto is None else upto)
+        if self._parts:
+            self.target.adopt((mapped(self.made.path(*unit)) for unit in self._parts), token=token)
+        elif self._records or self.target.token != token:
+            self.target.append(self._records, token=token)
+        for unit in self._parts:
+            self.made.path(*unit).unlink()
+        self._records, self._parts, self._rows, self._bytes = [], [], 0, 0
 
 
 def _segments(plan: Sequence[Step | Survey]) -> list[tuple[list[Step], Survey | None]]:
@@ -137,24 +269,38 @@ def _segments(plan: Sequence[Step | Survey]) -> list[tuple[list[Step], Survey | 
     return [*out, (steps, None)]
 
 
-def _order(base: Corpus, steps: Sequence[Step]) -> tuple[list[str], list[int], list[str]]:
-    """Ids in the order to read, their bytes, and the group that a unit may not cut ("" = none)."""
-    by = {name for step in steps if (name := getattr(step, "by", None))}
+def _ordered(work: Work, limit: int | None, pending: Sequence[Decisions]) -> pa.Table:
+    """Ids in the order to read, their places, the group that a unit may not cut ("" = none), what was decided."""
+    path = work.folder / ORDER
+    if path.exists():
+        return mapped(path)
+    by = {name for step in work.steps if (name := getattr(step, "by", None))}
     if len(by) > 1:
         raise UsageError(f"steps that gather by {sorted(by)} stand side by side; put a survey between them")
-    table = base.rows(["id", "bytes", "tags"] if by else ["id", "bytes"])
-    ids, sizes = table["id"].to_pylist(), table["bytes"].to_pylist()
-    if not by:
-        return ids, sizes, [""] * len(ids)
-    prefix = f"{by.pop()}:"
-    tags = table["tags"].to_pylist()
-    groups = [next((t[len(prefix) :] for t in of if t.startswith(prefix)), "") for of in tags]
-    order = sorted(range(len(ids)), key=lambda i: (groups[i], ids[i] if groups[i] else ""))
-    return [ids[i] for i in order], [sizes[i] for i in order], [groups[i] for i in order]
+    table = work.base.layout(["tags"] if by else [])
+    if limit is not None and limit < len(table):
+        few = pc.sort_indices(table["id"]).slice(0, limit)
+        table = table.take(np.sort(few.to_numpy()))
+    groups = [""] * len(table)
+    if by:
+        prefix = f"{by.pop()}:"
+        tags, ids = table["tags"].to_pylist(), table["id"].to_pylist()
+        named = [next((t[len(prefix) :] for t in of if t.startswith(prefix)), "") for of in tags]
+        rows = sorted(range(len(ids)), key=lambda i: (named[i], ids[i] if named[i] else ""))
+        table, groups = table.drop_columns("tags").take(rows), [named[i] for i in rows]
+    table = table.append_column("group", pa.array(groups, pa.string())).combine_chunks()
+    for number, decisions in enumerate(pending):
+        found = decisions.aligned(table["id"])
+        for name in found.column_names:
+            table = table.append_column(f"{name}{number}", found[name])
+    with write_whole(path) as out, pa.ipc.new_file(out, table.schema) as file:
+        file.write_table(table.combine_chunks())
+    return mapped(path)
 
 
-def _units(sizes: Sequence[int], groups: Sequence[str], start: int, budget: int) -> Iterator[tuple[int, int]]:
+def _units(order: pa.Table, start: int, budget: int) -> Iterator[Span]:
     """(start, end) of runs of about `budget` bytes or fewer; a group is never cut."""
+    sizes, groups = order["bytes"].to_pylist(), order["group"].to_pylist()
     total = 0
     for i in range(start, len(sizes)):
         cut = i > start and not (groups[i] and groups[i] == groups[i - 1])
@@ -166,91 +312,19 @@ def _units(sizes: Sequence[int], groups: Sequence[str], start: int, budget: int)
         yield start, len(sizes)
 
 
-def _dropper(left_out: list[dict[str, str]], step: str) -> Drop:
-    def drop(record: Record, reason: str) -> None:
-        left_out.append({"id": record.id, "step": step, "reason": reason})
-
-    return drop
-
-
-def _apply(records: Iterable[Record], decisions: Mapping[str, Decision], drop: Drop) -> Iterator[Record]:
-    for record in records:
-        decision = decisions.get(record.id)
-        if decision is None:
-            yield record
-        elif decision.drop is not None:
-            drop(record, decision.drop)
-        else:
-            groups = {**record.groups, **decision.groups} if decision.groups else record.groups
-            yield replace(record, groups=groups, split=decision.split or record.split)
-
-
-def _decided(folder: Path, survey: Survey, progress: Progress | None) -> Mapping[str, Decision]:
-    path = folder / "decisions.parquet"
+def _decided(folder: Path, survey: Survey, writes: bool, progress: Progress | None) -> Decisions:
+    """What the survey says of its notes; a record that it could not note goes, unless the pass left it out already."""
+    path = folder / "decisions.arrow"
     if not path.exists():
         rows = Rows.of(folder / "notes")
-        save_decisions(path, survey.decide(rows))
+        decisions = Decisions.wrap(survey.decide(rows))
+        bad = Notes(folder / BAD).table()
+        if not writes and len(bad):
+            decisions = decisions.and_drop(bad["id"], bad["reason"])
+        save_decisions(path, decisions)
         if progress is not None:
             progress(len(rows), len(rows), f"{survey.name}: decided")
     return load_decisions(path)
-
-
-# ---------------------------------------------------------------- folders
-
-
-def _check(plan: Sequence[Step | Survey], source: Corpus, into: Path) -> None:
-    if not plan:
-        raise UsageError("the plan is empty; give at least one step, such as split.BySubject()")
-    for part in plan:
-        signature(part)
-    if into.resolve() == source.path.resolve():
-        raise UsageError(f"{into} is the source itself; curate into another folder")
-    if into.exists() and (not into.is_dir() or (any(into.iterdir()) and not (into / CARD).exists())):
-        raise UsageError(f"{into} holds something that no curation wrote; give a new folder, or remove it")
-
-
-@contextlib.contextmanager
-def _locked(into: Path) -> Iterator[Path]:
-    """The hidden work folder beside `into`, for one run at a time."""
-    import fcntl
-
-    into = into.absolute()
-    try:
-        into.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(into.parent / f".{into.name}.curate.lock", "w")  # noqa: SIM115
-    except OSError as error:
-        raise UsageError(
-            f"nothing can be written beside {into}: {error.strerror}; give a folder you may write"
-        ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"another run is curating into {into}; wait for it, or stop it") from None
-        yield into.parent / f".{into.name}.curate"
-
-
-def _same_work(work: Path, mark: str) -> bool:
-    """Whether work of the same plan and input stands there; other work is removed."""
-    path = work / "plan"
-    if path.exists() and path.read_text() == mark:
-        return True
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
-    with write_whole(path) as out:
-        out.write(mark.encode())
-    return False
-
-
-def _stage(path: Path, into: Path) -> Corpus:
-    """The corpus that a pass writes; who was erased from `into` stays out."""
-    from fabrica.corpus import Corpus
-
-    corpus = Corpus.at(path)
-    if (into / "erased.json").exists():
-        with write_whole(path / "erased.json") as out:
-            out.write((into / "erased.json").read_bytes())
-    return corpus
 
 
 def _finish(made: Corpus, job: _Job, plan: Sequence[Step | Survey], source: Corpus, mark: str) -> CurateReport:
@@ -259,37 +333,14 @@ def _finish(made: Corpus, job: _Job, plan: Sequence[Step | Survey], source: Corp
     ledger = write_ledger(made.path / LEDGER, job.passes)
     for step, reason in zip(ledger["step"].to_pylist(), ledger["reason"].to_pylist(), strict=True):
         dropped[step][reason] += 1
-    report = CurateReport(len(source), len(made), {k: dict(sorted(v.items())) for k, v in dropped.items()}, 0.0)
-    card = {
+    counts = {k: dict(sorted(v.items())) for k, v in dropped.items()}
+    failed = len(ledger) - ledger["detail"].null_count
+    read = min(len(source), job.limit or len(source))
+    report = CurateReport(read, len(made), counts, 0.0, failed=failed)
+    card: dict[str, Any] = {
         "fingerprint": mark, "plan": [signature(part) for part in plan], "source_version": source.version,
-        "read": report.read, "kept": report.kept, "dropped": report.dropped,
+        "read": report.read, "kept": report.kept, "dropped": report.dropped, "failed": failed,
     }  # fmt: skip
     with write_whole(made.path / CARD) as out:
         out.write(json.dumps(card, indent=1).encode())
     return report
-
-
-def _card(into: Path) -> dict[str, Any] | None:
-    path = into / CARD
-    return json.loads(path.read_text()) if path.exists() else None
-
-
-def _swap(work: Path, made: Path, into: Path) -> None:
-    """Put the new corpus where the old one stood. Killed in between, `_recover` ends it."""
-    ready, old = work.with_suffix(".ready"), work.with_suffix(".old")
-    made.rename(ready)
-    if into.exists():
-        into.rename(old)
-    ready.rename(into)
-    shutil.rmtree(old, ignore_errors=True)
-    shutil.rmtree(work, ignore_errors=True)
-
-
-def _recover(into: Path, work: Path) -> None:
-    """End a swap that was cut short: what is ready is whole and newer than what stands."""
-    ready, old = work.with_suffix(".ready"), work.with_suffix(".old")
-    if ready.exists():
-        if into.exists() and not old.exists():
-            into.rename(old)
-        ready.rename(into)
-    shutil.rmtree(old, ignore_errors=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -15,6 +15,8 @@ JACCARD = 0.8
 HAMMING = 6
 DETAIL = 0.7  # of `hashing.same_detail`; two people's radiographs reach 0.3, a re-encoded copy has 0.8 and more
 WHOLE = 0.9985  # correlation of synthetic pictures; a generator's patients share an anatomy and reach 0.9975
+_COMPARED = 1 << 11  # pairs of texts whose shingles are held at once: about 30 MiB of reports
+_SHOWN = 256  # pairs of pictures whose detail is held at once: 16 MiB
 WINDOW = 64  # texts of one band are compared with this many neighbours at most
 
 Pairs = NDArray[np.int64]  # (m, 2), i < j, sorted, each once
@@ -144,6 +146,66 @@ def _near_distinct(texts: Sequence[str], threshold: float) -> Pairs:
     return pairs[similar >= threshold]
 
 
+def merged(labels: NDArray[np.int64], i: NDArray[np.int64], j: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Group labels (n,) after joining the groups of i and j, pair by pair; a label is its group's smallest member.
+
+    >>> merged(np.arange(5), np.array([4, 1]), np.array([1, 3])).tolist()
+    [0, 1, 2, 1, 1]
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    used, place = np.unique(np.stack([labels[i], labels[j]]), return_inverse=True)
+    if not len(used):
+        return labels
+    place = place.reshape(2, -1)
+    links = coo_array((np.ones(place.shape[1], np.int8), (place[0], place[1])), (len(used), len(used)))
+    count, of = connected_components(links, directed=False)
+    low = np.full(count, len(labels), np.int64)
+    np.minimum.at(low, of, used)
+    to = np.arange(len(labels))
+    to[used] = low[of]
+    out: NDArray[np.int64] = to[labels]
+    return out
+
+
+def near_groups(
+    keys: Callable[[int], NDArray[np.uint64]], texts: Callable[[NDArray[np.int64]], Sequence[str]], n: int, *,
+    threshold: float = JACCARD, bands: int = BANDS, window: int = WINDOW,
+) -> NDArray[np.int64]:  # fmt: skip
+    """Groups (n,) of n distinct normalised texts, by their smallest member: what `near_texts` joins, for millions.
+
+    `keys(b)` (n,) are the keys of band b (`band_keys`), `texts(rows)` the texts of some. Band by band, so that one
+    column of keys is held; pairs that are joined already are not compared again. About 60 bytes a text.
+    """
+    labels = np.arange(n)
+    for band in range(bands):
+        column = keys(band)
+        order = np.argsort(column, kind="stable")
+        ranked = column[order]
+        for step in range(1, window + 1):
+            hit = np.flatnonzero(ranked[step:] == ranked[:-step])
+            if not len(hit):
+                break
+            i, j = order[hit], order[hit + step]
+            apart = labels[i] != labels[j]
+            i, j = i[apart], j[apart]
+            for lo in range(0, len(i), _COMPARED):
+                a, b = i[lo : lo + _COMPARED], j[lo : lo + _COMPARED]
+                same = similarity(texts, a, b) >= threshold
+                labels = merged(labels, a[same], b[same])
+    return labels
+
+
+def similarity(
+    texts: Callable[[NDArray[np.int64]], Sequence[str]], i: NDArray[np.int64], j: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """True Jaccard similarity (m,) of the shingles of texts i and j, pair by pair."""
+    used, place = np.unique(np.stack([i, j]), return_inverse=True)
+    place = place.reshape(2, -1)
+    return ShingleSets(*hashing.shingles(texts(used))).jaccard(place[0], place[1])
+
+
 # ---------------------------------------------------------------- pictures
 
 
@@ -153,27 +215,39 @@ def near_hashes(hashes: NDArray[np.uint64], *, distance: int = HAMMING) -> Pairs
     Four bands of 16 bits: of two hashes within 7, some band differs in one bit at most, so that looking up each band
     and its 16 one-bit neighbours finds every pair (pigeonhole).
     """
+    return _unique(*np.concatenate([np.empty((0, 2), np.int64), *hash_pairs(hashes, distance=distance)]).T)
+
+
+def hash_pairs(hashes: NDArray[np.uint64], *, distance: int = HAMMING) -> Iterator[Pairs]:
+    """The pairs of `near_hashes` in parts, each pair once, about a million looked at for each part."""
     if not 0 <= distance <= 7:
         raise ValueError(f"distance {distance} is not in 0..7, where the bands miss nothing")
-    found = [_unique(*_probe(hashes, hashes, band, distance, ordered=True)) for band in range(4)]
-    return _unique(*np.concatenate(found).T)
+    for band in range(4):
+        for i, j in _probe(hashes, hashes, band, distance):
+            keep = i < j
+            for earlier in range(band):  # found there already
+                keep &= np.bitwise_count(_band(hashes[i], earlier) ^ _band(hashes[j], earlier)) > 1
+            if keep.any():
+                yield np.stack([i[keep], j[keep]], axis=1)
 
 
 def match_hashes(queries: NDArray[np.uint64], index: NDArray[np.uint64], *, distance: int = HAMMING) -> Pairs:
     """Pairs (query, index) within a Hamming `distance` of at most 7; as `near_hashes`, between two sets."""
-    parts = [np.stack(_probe(queries, index, band, distance, ordered=False), axis=1) for band in range(4)]
-    return np.unique(np.concatenate(parts), axis=0)
+    parts = [np.stack(pair, axis=1) for band in range(4) for pair in _probe(queries, index, band, distance)]
+    return np.unique(np.concatenate([np.empty((0, 2), np.int64), *parts]), axis=0)
+
+
+def _band(hashes: NDArray[np.uint64], band: int) -> NDArray[np.int64]:
+    return ((hashes >> np.uint64(16 * band)) & np.uint64(0xFFFF)).astype(np.int64)
 
 
 def _probe(
-    queries: NDArray[np.uint64], index: NDArray[np.uint64], band: int, distance: int, *, ordered: bool
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs that agree in `band` but for one bit and lie within `distance`; `ordered` keeps i < j alone."""
-    shift = np.uint64(16 * band)
-    mine, theirs = (((h >> shift) & np.uint64(0xFFFF)).astype(np.int64) for h in (queries, index))
+    queries: NDArray[np.uint64], index: NDArray[np.uint64], band: int, distance: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Pairs that agree in `band` but for one bit and lie within `distance`, in parts."""
+    mine, theirs = _band(queries, band), _band(index, band)
     order = np.argsort(theirs, kind="stable")
     starts = np.searchsorted(theirs[order], np.arange(65537))
-    found_i, found_j = [], []
     for flip in (0, *(1 << bit for bit in range(16))):
         low, high = starts[mine ^ flip], starts[(mine ^ flip) + 1]
         for part in _slices(high - low):
@@ -182,14 +256,10 @@ def _probe(
             run = np.arange(len(i)) - np.repeat(np.cumsum(counts) - counts, counts)
             j = order[np.repeat(low[part], counts) + run]
             close = np.bitwise_count(queries[i] ^ index[j]) <= distance
-            if ordered:
-                close &= i < j
-            found_i.append(i[close])
-            found_j.append(j[close])
-    return np.concatenate([np.empty(0, np.int64), *found_i]), np.concatenate([np.empty(0, np.int64), *found_j])
+            yield i[close], j[close]
 
 
-def _slices(counts: NDArray[np.int64], budget: int = 4_000_000) -> Iterable[slice]:
+def _slices(counts: NDArray[np.int64], budget: int = 1_000_000) -> Iterable[slice]:
     """Runs of rows that expand to about `budget` pairs each."""
     total = np.cumsum(counts)
     lo = 0
@@ -210,13 +280,13 @@ def verified(
     the whole of `WHOLE` as well: for synthetic pictures, whose patients differ by their findings alone.
     """
     score, whole = np.zeros(len(pairs)), np.zeros(len(pairs))
-    for lo in range(0, len(pairs), 1024):
-        part = pairs[lo : lo + 1024]
+    for lo in range(0, len(pairs), _SHOWN):
+        part = pairs[lo : lo + _SHOWN]
         left, at_left = np.unique(part[:, 0], return_inverse=True)
         right, at_right = np.unique(part[:, 1], return_inverse=True)
         tiles_a, tiles_b = hashing.tiles(a[left]), hashing.tiles(b[right])
-        score[lo : lo + 1024] = hashing.same_detail(tiles_a[at_left], tiles_b[at_right])
-        whole[lo : lo + 1024] = np.einsum("np,np->n", _unit(a[left])[at_left], _unit(b[right])[at_right])
+        score[lo : lo + _SHOWN] = hashing.same_detail(tiles_a[at_left], tiles_b[at_right])
+        whole[lo : lo + _SHOWN] = np.einsum("np,np->n", _unit(a[left])[at_left], _unit(b[right])[at_right])
     return (score >= detail) & ((whole >= WHOLE) | ~np.asarray(strict)), score
 
 

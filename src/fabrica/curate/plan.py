@@ -68,9 +68,10 @@ def plain(value: Any, step: str) -> Any:
     )
 
 
-def fingerprint(plan: Sequence[Step | Survey], source: Corpus) -> str:
+def fingerprint(plan: Sequence[Step | Survey], source: Corpus, limit: int | None = None) -> str:
     """Hex digest of the plan and of what it reads: the source's version and its ids."""
     what = {"plan": [signature(part) for part in plan], "version": source.version, "ids": source.split_hash()}
+    what |= {} if limit is None else {"limit": limit}
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 

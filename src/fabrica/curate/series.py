@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fabrica.types import Drop, Item, Record, Rights, record_id
+from fabrica.corpus.rights import join
+from fabrica.types import Drop, Item, Record, record_id
 
-_ACCESS = ("open", "credentialed", "restricted")
-_SHARE = ("full", "ids_only", "none")
 _OF_SLICE = ("slice_mm", "instance")  # groups that tell slices of a series apart
 
 
@@ -129,14 +128,8 @@ def _joined(key: str, slices: Sequence[Record], item: Item, spacing: str) -> Rec
     return Record(
         id=record_id("stack", key, *(r.id for r in slices)), subject=first.subject,
         groups={**groups, "spacing": spacing}, items={"volume": (item,), **rest}, labels=labels, links=first.links,
-        rights=_strictest([r.rights for r in slices]), split=splits.pop() if len(splits) == 1 else None,
+        rights=join(*(r.rights for r in slices)), split=splits.pop() if len(splits) == 1 else None,
     )  # fmt: skip
-
-
-def _strictest(rights: Sequence[Rights]) -> Rights:
-    access = max(rights, key=lambda r: _ACCESS.index(r.access)).access
-    share = max(rights, key=lambda r: _SHARE.index(r.share)).share
-    return replace(rights[0], access=access, share=share)
 
 
 # ---------------------------------------------------------------- volume -> picture

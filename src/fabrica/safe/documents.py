@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from fabrica.errors import Refused, need
+from fabrica.safe.address import resolve
 from fabrica.safe.archives import members
 from fabrica.safe.limits import LIMITS, Limits, human, open_file, read_bytes
 
@@ -125,10 +124,5 @@ def check_url(url: str, allow_network: bool = False, *, private: bool = False) -
     if not parts.hostname or parts.username or parts.password:
         raise Refused("url_host", "the URL names no host, or carries a user name or password")
     if not private:
-        try:
-            found = socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            raise Refused("url_host", f"host {parts.hostname!r} cannot be found: {error}") from error
-        if not all(ipaddress.ip_address(str(a[4][0]).split("%")[0]).is_global for a in found):
-            raise Refused("url_private", f"host {parts.hostname!r} is a private address")
+        resolve(parts.hostname, parts.port or 443)
     return url

@@ -27,7 +27,8 @@ def _full_as_error(path: Path) -> Iterator[None]:
         raise
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Bring a folder's list of names to the disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -62,7 +63,7 @@ def write_whole(path: str | Path) -> Iterator[BinaryIO]:
                 out.flush()
                 os.fsync(out.fileno())
             os.replace(temp, path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         except BaseException:
             temp.unlink(missing_ok=True)
             raise
@@ -86,9 +87,9 @@ def folder_whole(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
                         os.fsync(fd)
                     finally:
                         os.close(fd)
-                _sync_folder(Path(where))
+                sync_folder(Path(where))
             old = _swap(temp, path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         except BaseException:
             shutil.rmtree(temp, ignore_errors=True)
             raise
@@ -97,9 +98,16 @@ def folder_whole(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 def _swap(temp: Path, path: Path) -> Path | None:
+    """Put the new folder in the old one's place; where the old one is now.
+
+    One exchange where the system can (Linux and its usual file systems); elsewhere two renames, and a kill between them
+    leaves the old folder under a hidden name.
+    """
     if not path.exists():
         os.rename(temp, path)
         return None
+    if _exchanged(temp, path):
+        return temp
     old = _temp(path)
     os.rename(path, old)
     try:
@@ -108,3 +116,12 @@ def _swap(temp: Path, path: Path) -> Path | None:
         os.rename(old, path)
         raise
     return old
+
+
+def _exchanged(a: Path, b: Path) -> bool:
+    """Whether two names were exchanged in one step: renameat2 with RENAME_EXCHANGE."""
+    import ctypes
+
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of linux/fs.h
+    return call is not None and call(here, os.fsencode(a), here, os.fsencode(b), exchange) == 0

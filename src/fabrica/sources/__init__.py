@@ -11,10 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from fabrica.errors import MissingExtra, Refused, UsageError, unknown
 from fabrica.safe import LIMITS, Limits, inflate, sha256
 from fabrica.types import Record, Rights
+
+if TYPE_CHECKING:
+    from fabrica.sources.ehr_map import TableMap
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 
@@ -31,6 +35,12 @@ FORMATS: Mapping[str, str] = MappingProxyType(
         "slide": "fabrica.sources.slide:read",
         "xml_report": "fabrica.sources.xml_report:read",
         "meds": "fabrica.sources.meds:read",
+        "jats": "fabrica.sources.jats:read",
+        "medline": "fabrica.sources.medline:read",
+        "webpool": "fabrica.sources.webpool:read",
+        "fhir": "fabrica.sources.fhir:read",
+        "omop": "fabrica.sources.omop:read",  # the person table, with the tables beside it
+        "mimic": "fabrica.sources.mimic:read",  # the table of patients of MIMIC-III, MIMIC-IV, eICU
     }
 )
 
@@ -105,9 +115,15 @@ _SUFFIX: Mapping[str, str] = MappingProxyType(
         ".svs": "slide", ".ndpi": "slide", ".scn": "slide", ".mrxs": "slide", ".vms": "slide", ".bif": "slide",
         ".txt": "text", ".csv": "table", ".tsv": "table", ".npz": "table", ".parquet": "table", ".hea": "wfdb",
         ".edf": "edf", ".bdf": "edf", ".nrrd": "nrrd", ".nhdr": "nrrd", ".xml": "xml_report",
-        ".tgz": "xml_report", ".jsonl": "table", ".ndjson": "table", ".pq": "table",
+        ".tgz": "xml_report", ".nxml": "jats", ".tar": "jats", ".jsonl": "table", ".ndjson": "table", ".pq": "table",
+        ".json": "fhir",
     }
 )  # fmt: skip
+_MEDLINE = re.compile(rb"<PubmedArticleSet[\s>]|<!DOCTYPE\s+PubmedArticleSet\b")
+_ARTICLE = re.compile(rb"<(?:\w+:)?article[\s>]|<!DOCTYPE\s+(?:\w+:)?article\b|<pmc-articleset")
+_OF_ARTICLE = frozenset({".jpg", ".jpeg", ".png", ".gif", ".tif", ".tiff", ".pdf"})  # beside an .nxml: its figures
+_FHIR = re.compile(rb'"resourceType"\s*:')
+_PEOPLE = frozenset({"person", "patients", "patient"})  # tables of patients, by name: heads of folders of EHR tables
 _PAPERWORK = frozenset({"readme", "license", "licence", "notice", "copying", "changelog", "authors"})
 
 
@@ -139,9 +155,9 @@ def sniff(path: str | Path) -> str | None:
         return None
     with path.open("rb") as handle:
         head = handle.read(4096)
-    if head[:2] == b"\x1f\x8b" and said != "table":
+    if head[:2] == b"\x1f\x8b" and (said != "table" or suffix(path) in (".jsonl", ".ndjson")):
         try:
-            head = inflate(head, at_most=560)
+            head = inflate(head, at_most=4096)
         except Refused:
             return said
     if said in ("slide", "wfdb", "text") or not head:
@@ -149,8 +165,19 @@ def sniff(path: str | Path) -> str | None:
     for magic, at, name in _MAGIC:
         if head[at : at + len(magic)] == magic:
             return name
+    if said == "xml_report" and suffix(path) == ".xml" and _MEDLINE.search(head):
+        return "medline"
+    if said == "xml_report" and suffix(path) == ".xml" and _ARTICLE.search(head):
+        return "jats"
+    if suffix(path) in (".json", ".jsonl", ".ndjson"):
+        return "fhir" if _is_fhir(path, head) else None if said == "fhir" else said
+    if said == "table" and (map := _ehr(path)) is not None:
+        return "omop" if map.name == "omop" else "mimic"
     if head[:4] == b"PAR1":
-        return "meds" if {"code", "subject_id"} <= _parquet_columns(path) else "table"
+        names = _parquet_columns(path)
+        if {"code", "subject_id"} <= names:
+            return "meds"
+        return "webpool" if _is_pool(names) else "table"
     if said is None and _headless_dicom(head):
         return "dicom"
     return said
@@ -164,6 +191,52 @@ def _parquet_columns(path: Path) -> set[str]:
         return set(pq.read_schema(path).names)
     except (pa.ArrowException, OSError, ValueError):
         return set()
+
+
+def _is_fhir(path: Path, head: bytes) -> bool:
+    """Whether JSON is of FHIR. Some writers sort keys, so that `resourceType` comes late: 8 MiB of a `.json` are looked
+    at; of lines the first 4 KiB."""
+    if _FHIR.search(head):
+        return True
+    if path.suffix.lower() != ".json" or len(head) < 4096:
+        return False
+    with path.open("rb") as handle:
+        return _FHIR.search(handle.read(8 << 20)) is not None
+
+
+def _ehr(path: Path) -> TableMap | None:
+    """The map of the folder of EHR tables whose table of patients this file is; None for any other file."""
+    if stem(path).lower() not in _PEOPLE or suffix(path) not in (".csv", ".parquet", ".pq"):
+        return None
+    from fabrica.sources.ehr_map import recognise
+    from fabrica.sources.mimic import MAPS
+    from fabrica.sources.omop import OMOP
+
+    return recognise(path, (OMOP, *MAPS.values()))
+
+
+def parts(path: Path, columns: Mapping[str, str] = _NONE) -> list[Path]:
+    """The files that are read together with a file: the tables beside a table of patients, the other files of a FHIR
+    bulk export; where a column map is given, the tables that it joins. Sorted; empty for any other file."""
+    if columns:
+        from fabrica.sources.joins import files
+
+        return sorted(p for p in files(path, columns) if p.is_file())
+    if (map := _ehr(path)) is not None:
+        from fabrica.sources.ehr_map import parts as tables
+
+        return sorted(tables(path, map))
+    if suffix(path) in (".jsonl", ".ndjson"):
+        from fabrica.sources.fhir import bulk
+
+        return bulk(path)
+    return []
+
+
+def _is_pool(names: set[str]) -> bool:
+    from fabrica.sources.webpool import is_pool
+
+    return is_pool(sorted(names))
 
 
 def _headless_dicom(head: bytes) -> bool:
@@ -190,7 +263,8 @@ def walk(
     root: str | Path, *, source: str, licence: str = "", columns: Mapping[str, str] | None = None
 ) -> Iterator[Ref]:
     """Every file under `root` (or `root` itself) in sorted order, but hidden files and parts of another file:
-    the data beside a header (`.dat` of `.hea`, `.img` of `.hdr`) and the masks that `columns["mask"]` names."""
+    the data beside a header (`.dat` of `.hea`, `.img` of `.hdr`), the pictures beside an article's `.nxml`, the tables
+    beside a table of patients where no column map is given (see `parts`), the masks that `columns["mask"]` names."""
     root, columns = Path(root), dict(columns or {})
     if not root.exists():
         raise UsageError(f"there is no file or folder {str(root)!r}")
@@ -199,10 +273,11 @@ def walk(
         return
     masks: set[Path] = set()
     files = list(_files(root))
+    inner = {part for f in files for part in parts(f, columns)}
     if "mask" in columns:
         masks = {m for m in (mask_path(Ref(f, "", source, "", columns)) for f in files) if m is not None}
     for path in files:
-        if path.resolve() not in masks:
+        if path.resolve() not in masks and path not in inner:
             yield Ref(path, _key(path.relative_to(root)), source, licence, columns)
 
 
@@ -218,6 +293,8 @@ def _files(root: Path) -> Iterator[Path]:
     for where, folders, names in os.walk(root, onerror=stop):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         kept = sorted(n for n in names if not n.startswith("."))
+        if any(suffix(n) == ".nxml" for n in kept):
+            kept = [n for n in kept if suffix(n) not in _OF_ARTICLE]
         heads = {(stem(n), suffix(n)) for n in kept if suffix(n) in _COMPANIONS}
         parts = {(name, part) for name, head in heads for part in _COMPANIONS[head]}
         yield from (Path(where, n) for n in kept if (stem(n), suffix(n)) not in parts)
@@ -260,6 +337,8 @@ def read(ref: Ref, limits: Limits = LIMITS) -> Iterator[Record | Quarantined]:
         found = sniff(ref.path)
         if found is None:
             raise Refused("unknown_format", f"no reader knows this file; known: {', '.join(FORMATS)}")
+        if ref.columns and (found in ("omop", "mimic") or "header" in ref.columns):
+            found = "table"  # somebody's own reading of it
         name = found
         yield from reader(name)(ref, limits)
     except Refused as error:

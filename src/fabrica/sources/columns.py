@@ -15,6 +15,11 @@ A map is {key: expression}. Keys:
 | `label:NAME` | a number, or a test |
 | `group:NAME` | a string; `group:modality` takes the usual other names ("X-ray", "CR", "MRI" ...) |
 | `value:NAME` | a number in the record's `table` item |
+| `codes` | one or several codes ("C01|C02", also with `;` or `,`): a `codes` item, one a line |
+| `header` | no expression but the header line of a table that has none, in the table's own separator; a last name |
+| | that ends in `*` takes the rest of the row, joined by a bar |
+| `join:NAME` | no expression but `FILE on COLUMN` or `FILE on THEIRS == OURS`: a table beside this one, whose columns |
+| | are then `NAME.COLUMN`; `header:NAME` is its header line where it has none |
 
 Expressions: `COLUMN` (its value); `'constant'`; tests `COLUMN == v`, `COLUMN != v`, `COLUMN in a|b`, and `COLUMN has v`
 for cells that hold several values ("Effusion|Nodule"); `COLUMN ~ REGEX` (the first group, or the match); and templates
@@ -34,9 +39,10 @@ from fabrica.types import Split
 
 KEYS = (
     "id", "subject", "study", "image", "image_dir", "mask", "report", "report_file", "caption", "text", "split",
-    "licence",
+    "licence", "codes", "header",
 )  # fmt: skip
-PREFIXES = ("label:", "group:", "value:", "mask:")
+PREFIXES = ("label:", "group:", "value:", "mask:", "join:", "header:")
+PLAIN = ("image_dir", "header", "join:", "header:")  # no expressions
 MISSING = frozenset({"", "na", "n/a", "nan", "null"})
 SPLITS: Mapping[str, Split] = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
@@ -84,7 +90,7 @@ def compile_map(columns: Mapping[str, str], header: Iterable[str]) -> dict[str, 
     """
     check(columns)
     names = tuple(header)
-    return {key: compile_one(text, names) for key, text in columns.items() if key != "image_dir"}
+    return {key: compile_one(text, names) for key, text in columns.items() if not key.startswith(PLAIN)}
 
 
 def compile_one(text: str, header: tuple[str, ...]) -> Expression:
@@ -190,7 +196,7 @@ def number(value: Any) -> float | None:
         return None
     try:
         got = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return got if math.isfinite(got) else None
 

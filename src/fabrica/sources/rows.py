@@ -14,6 +14,7 @@ from fabrica.errors import Refused
 from fabrica.safe import LIMITS, Limits
 
 BATCH = 2048
+DEEP = 8  # levels of inner objects that become columns
 Rows = tuple[tuple[str, ...], Iterator[Mapping[str, Any]]]
 
 
@@ -25,8 +26,9 @@ class BadRow(dict[str, Any]):
         self.why = why
 
 
-def read_rows(path: Path, limits: Limits = LIMITS) -> Rows:
-    """(header, rows) of a table file; cells are str (CSV), or what JSON and Parquet hold.
+def read_rows(path: Path, limits: Limits = LIMITS, *, header: str = "") -> Rows:
+    """(header, rows) of a table file; cells are str (CSV), or what JSON and Parquet hold: an object or struct `a` gives
+    columns `a.b`, a list its values joined by "|". `header` is the header line of a text table that has none.
 
     Refused: `table_suffix`, `csv_bad`, `jsonl_bad`, `parquet_bad`, and the codes of `safe`.
     """
@@ -35,7 +37,7 @@ def read_rows(path: Path, limits: Limits = LIMITS) -> Rows:
     if kind in (".parquet", ".pq"):
         return _parquet(path, limits)
     if kind in (".csv", ".tsv", ".tab", ".txt"):
-        return _csv(decode(_bytes(path, limits)), tab=kind in (".tsv", ".tab"))
+        return _csv(decode(_bytes(path, limits)), tab=kind in (".tsv", ".tab"), header=header)
     if kind in (".jsonl", ".ndjson"):
         return _jsonl(decode(_bytes(path, limits)))
     raise Refused("table_suffix", f"{path.name!r} is no table that can be read; wanted csv, tsv, jsonl or parquet")
@@ -80,15 +82,15 @@ def decode(data: bytes) -> str:
         return data.decode("cp1252", errors="replace")
 
 
-def _csv(text: str, *, tab: bool) -> Rows:
-    first = text[: text.find("\n") if "\n" in text else len(text)]
+def _csv(text: str, *, tab: bool, header: str = "") -> Rows:
+    first = header or text[: text.find("\n") if "\n" in text else len(text)]
     delimiter = "\t" if tab else max(",;\t|", key=first.count)  # the first of equals, so the comma
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    header = next(_csv_lines(reader), None)
-    if not header or not any(h.strip() for h in header):
+    line = header.split(delimiter) if header else next(_csv_lines(reader), None)
+    if not line or not any(h.strip() for h in line):
         raise Refused("table_empty", "the table has no header line")
-    names = unique(header)
-    return names, _csv_rows(reader, names)
+    names = unique([*line[:-1], line[-1].strip().removesuffix("*")] if header else line)
+    return names, _csv_rows(reader, names, rest=header.rstrip().endswith("*"))
 
 
 def _csv_lines(reader: Iterator[list[str]]) -> Iterator[list[str]]:
@@ -98,10 +100,13 @@ def _csv_lines(reader: Iterator[list[str]]) -> Iterator[list[str]]:
         raise Refused("csv_bad", f"the CSV cannot be read: {error}") from error
 
 
-def _csv_rows(reader: Iterator[list[str]], names: tuple[str, ...]) -> Iterator[Mapping[str, Any]]:
+def _csv_rows(reader: Iterator[list[str]], names: tuple[str, ...], *, rest: bool) -> Iterator[Mapping[str, Any]]:
+    at = len(names) - 1
     for line in _csv_lines(reader):
         if not line:
             continue
+        if rest:
+            line = [*line[:at], "|".join(c.strip() for c in line[at:] if c.strip())]
         if len(line) > len(names) and any(c.strip() for c in line[len(names) :]):
             yield BadRow(f"{len(line)} cells under a header of {len(names)}")
         else:
@@ -129,7 +134,7 @@ def _jsonl(text: str) -> Rows:
         if n == 1000:
             break
         if isinstance(got := _json(line), dict):
-            header.update(dict.fromkeys(got))
+            header.update(dict.fromkeys(flat(got)))
     if not header:
         raise Refused("jsonl_bad", "no line of the file is a JSON object")
     return tuple(header), _json_rows(text)
@@ -142,23 +147,54 @@ def _json(line: str) -> Any:
         return None
 
 
+def flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A row without inner objects: `a.b` for what stands inside `a`, lists joined by "|".
+
+    >>> flat({"id": 1, "who": {"age": 61, "codes": ["A", "B"]}})
+    {'id': 1, 'who.age': 61, 'who.codes': 'A|B'}
+    """
+    found: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, dict) and value and prefix.count(".") < DEEP:
+            found.update(flat(value, f"{prefix}{name}."))
+        else:
+            found[prefix + name] = "|".join(map(str, value)) if isinstance(value, list) else value
+    return found
+
+
 def _json_rows(text: str) -> Iterator[Mapping[str, Any]]:
     for line in text.splitlines():
         if not line.strip():
             continue
         got = _json(line)
         if isinstance(got, dict):
-            yield {k: "|".join(map(str, v)) if isinstance(v, list) else v for k, v in got.items()}
+            yield flat(got)
         else:
             yield BadRow("the line is no JSON object")
 
 
 def _parquet(path: Path, limits: Limits) -> Rows:
-    return parquet_header(path, limits), (row for batch in parquet_batches(path, limits) for row in batch.to_pylist())
+    rows = (flat(row) for batch in parquet_batches(path, limits) for row in batch.to_pylist())
+    return tuple(_leaves(_parquet_schema(path, limits))), rows
+
+
+def _leaves(fields: Any, prefix: str = "") -> Iterator[str]:
+    """Column names, those of a struct's fields as `a.b`."""
+    import pyarrow as pa
+
+    for field in fields:
+        if pa.types.is_struct(field.type) and prefix.count(".") < DEEP:
+            yield from _leaves(field.type, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name
 
 
 def parquet_header(path: Path, limits: Limits = LIMITS) -> tuple[str, ...]:
     """Column names of a Parquet file; its row groups are checked against the limits."""
+    return tuple(_parquet_schema(path, limits).names)
+
+
+def _parquet_schema(path: Path, limits: Limits) -> Any:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -172,7 +208,7 @@ def parquet_header(path: Path, limits: Limits = LIMITS) -> tuple[str, ...]:
             raise Refused(
                 "array_too_large", f"{path.name!r}: row group {n} claims more than {limits.array_bytes} bytes"
             )
-    return tuple(meta.schema.to_arrow_schema().names)
+    return meta.schema.to_arrow_schema()
 
 
 def parquet_batches(

@@ -26,10 +26,12 @@ from fabrica.sources import Quarantined, Ref
 from fabrica.sources.attach import attach, inside
 from fabrica.sources.columns import (
     KEYS,
+    PLAIN,
     PREFIXES,
     Expression,
     Row,
     cell,
+    check,
     compile_map,
     label,
     modality,
@@ -37,11 +39,13 @@ from fabrica.sources.columns import (
     plain,
     split_of,
 )  # fmt: skip
+from fabrica.sources.joins import joined
 from fabrica.sources.rows import BadRow, decode, read_rows
 from fabrica.sources.single import hashed
 from fabrica.types import Absent, Item, Origin, Record, Region, Rights, record_id
 
 TEXTS = ("report", "caption", "text")
+_SEVERAL = re.compile(r"[|;,]")
 _IDENTIFIER = re.compile(r"(^|[_\W])(id|mrn|ssn|phone|zip|uid|accession|barcode)s?$|[a-z](ID|Id)s?$|^column \d+$", re.I)
 
 
@@ -57,8 +61,11 @@ def read(ref: Ref, limits: Limits = LIMITS) -> Iterator[Record | Quarantined]:
 
         yield from read_npz(ref, limits)
         return
-    header, rows = read_rows(ref.path, limits)
+    header, rows = read_rows(ref.path, limits, header=ref.columns.get("header", ""))
     columns = dict(ref.columns) or own_headers(header)
+    if joins := [key for key in columns if key.startswith("join:")]:
+        check(columns)
+        header, rows = joined(ref, joins, (header, rows), limits)
     mapping = compile_map(columns, header)
     spare = () if ref.columns else tuple(h for h in header if h not in columns and not _IDENTIFIER.search(h))
     reader = RowReader(ref, mapping, spare, limits)
@@ -72,7 +79,7 @@ def own_headers(header: Sequence[str]) -> dict[str, str]:
     >>> own_headers(["image", "age", "label:covid"])
     {'image': 'image', 'label:covid': 'label:covid'}
     """
-    return {h: h for h in header if h in KEYS or h.startswith(PREFIXES)}
+    return {h: h for h in header if (h in KEYS or h.startswith(PREFIXES)) and not h.startswith(PLAIN)}
 
 
 @dataclass(slots=True)
@@ -119,6 +126,8 @@ class RowReader:
         items = {**files.items, **self._texts(row, origin, files)}
         if (numbers := self._numbers(row, origin)) is not None:
             items["table"] = (numbers,)
+        if codes := [c.strip() for c in _SEVERAL.split(plain(self.value("codes", row))) if c.strip()]:
+            items["codes"] = (Item("codes", "\n".join(codes), origin),)
         labels: dict[str, float | Absent] = {}
         for name, expression in self._named("label:"):
             got = label(f"label:{name}", expression, row)

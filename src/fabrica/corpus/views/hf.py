@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from fabrica.corpus.rights import Use
 from fabrica.corpus.store import Corpus
 from fabrica.corpus.views.parts import ROWS, Exported, Shared, read_parquet, tables
 from fabrica.errors import UsageError, need
@@ -13,18 +14,20 @@ from fabrica.safe import folder_whole
 from fabrica.types import Record
 
 
-def write(corpus: Corpus, folder: str | Path, *, where: str | None = None, name: str = "corpus") -> Exported:
+def write(
+    corpus: Corpus, folder: str | Path, *, where: str | None = None, use: Use | None = None, name: str = "corpus"
+) -> Exported:
     """Write `data/SPLIT.parquet` and a dataset card into a new folder, whole or not at all.
 
     Columns: id, subject, split, modality, source, licence, tags, texts (with text_names), images (decoded by
-    `datasets` to PIL), arrays (name, npy) and meta. Records without a split are in "unassigned".
+    `datasets` to PIL), arrays (name, npy) and meta. Records without a split are in "unassigned". `use`: see `Shared`.
     """
     schema = ROWS.with_metadata(_features())
-    shared = Shared(corpus, where)
+    shared = Shared(corpus, where, use)
     with folder_whole(folder) as temp:
         (temp / "data").mkdir()
         splits = _write(shared, temp / "data", schema)
-        licences = sorted({v for v in corpus.rows(["licence"], where).column("licence").to_pylist() if v})
+        licences = sorted(shared.licences - {""})
         (temp / "README.md").write_text(_card(name, splits, licences, shared.report()), "utf-8")
     return shared.report()
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,49 +15,75 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fabrica.corpus import codec
+from fabrica.corpus.rights import USES, Use, may
 from fabrica.corpus.store import Corpus
-from fabrica.errors import Refused
+from fabrica.errors import Refused, unknown
 from fabrica.safe import LIMITS, check_array
-from fabrica.types import Absent, Record, record_id
+from fabrica.types import Absent, Item, Record, record_id
 
 Part = NDArray[Any] | str
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What a view holds: `records` written, of which `withheld` by id only; `left_out` may not be shared at all."""
+    """What a view holds: `records` written, of which `withheld` by id only; `left_out` may not be shared at all.
+    `reasons`: code (see `corpus.rights.REASONS`) -> records that are withheld or left out for it."""
 
     records: int
     withheld: int
     left_out: int
+    reasons: Mapping[str, int] = field(default_factory=dict, compare=False)
 
 
 class Shared:
-    """The records that may leave, by `rights.share`: "full" whole, "ids_only" without values, "none" not at all."""
+    """The records that may leave, by their rights: "full" whole, "ids_only" without values, "none" not at all, nothing
+    whose consent was withdrawn. Every view reads a corpus through this.
 
-    def __init__(self, corpus: Corpus, where: str | None) -> None:
-        self._corpus, self._where = corpus, where
+    `use` asks more: "redistribute" withholds whatever may not be passed on, and leaves out what even by id may not;
+    "train_commercial" and "train_research" leave out what may not be learnt from.
+    """
+
+    def __init__(self, corpus: Corpus, where: str | None, use: Use | None = None) -> None:
+        if use is not None and use not in USES:
+            raise unknown("use", use, USES)
+        self._corpus, self._where, self._use = corpus, where, use
         self.records = self.withheld = self.left_out = 0
+        self.reasons: Counter[str] = Counter()
+        self.licences: set[str] = set()
 
     def __iter__(self) -> Iterator[Record]:
         for record in self._corpus.scan(self._where):
-            if record.rights.share == "none":
+            ids = may(record, "share_ids")
+            whole = may(record, self._use) if self._use else ids
+            if not ids.allowed or (not whole.allowed and self._use not in ("redistribute", "share_ids")):
                 self.left_out += 1
+                self.reasons[(whole if ids.allowed else ids).reason] += 1
                 continue
             self.records += 1
-            if record.rights.share == "ids_only":
+            self.licences.add(whole.licence)
+            if record.rights.share != "full" or not whole.allowed or self._use == "share_ids":
                 self.withheld += 1
-                record = _withheld(record)
+                self.reasons[whole.reason if not whole.allowed else "share_ids_only"] += 1
+                record = withheld(record)
             yield record
 
     def report(self) -> Exported:
         """The counts once everything was read."""
-        return Exported(self.records, self.withheld, self.left_out)
+        return Exported(self.records, self.withheld, self.left_out, dict(sorted(self.reasons.items())))
 
 
-def _withheld(record: Record) -> Record:
-    items = {r: tuple(replace(i, value=Absent.WITHHELD) for i in items) for r, items in record.items.items()}
-    return replace(record, items=items, regions=(), labels=dict.fromkeys(record.labels, Absent.WITHHELD))
+_PUBLIC_GROUPS = ("modality", "source", "data", "article", "pmid", "doi", "pmc")
+
+
+def withheld(record: Record) -> Record:
+    """What of a record may leave where only ids may: its ids, what kinds of things it has, where each came from. No
+    value, label, region, time, name or relation; of the groups those alone that say what kind of record it is."""
+    items = {
+        role: tuple(Item(i.kind, Absent.WITHHELD, replace(i.origin, steps=())) for i in items)
+        for role, items in record.items.items()
+    }
+    groups = {k: v for k, v in record.groups.items() if k in _PUBLIC_GROUPS}
+    return replace(record, groups=groups, items=items, regions=(), labels={}, links=())
 
 
 # ---------------------------------------------------------------- record -> parts

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fabrica.corpus.rights import Use
 from fabrica.corpus.store import Corpus
 from fabrica.corpus.views.parts import Exported, Shared, from_npy, key_of, npy, put_together, split_up
 from fabrica.errors import Refused, UsageError
@@ -20,15 +21,17 @@ def write(
     folder: str | Path,
     *,
     where: str | None = None,
+    use: Use | None = None,
     shard_bytes: int = 1 << 30,
     shard_records: int = 10_000,
 ) -> Exported:
     """Write shards `SPLIT-000000.tar` (records without a split: `all-`) into a new folder, whole or not at all.
 
-    The same corpus gives the same bytes: parts are sorted, times and owners are zero. What `rights.share` forbids is
-    left out. `webdataset.WebDataset(shards).decode()` reads them; `read` gives the records back.
+    The same corpus gives the same bytes: parts are sorted, times and owners are zero. What rights forbid, and for
+    `use` more (see `Shared`), is left out. `webdataset.WebDataset(shards).decode()` reads them; `read` gives the
+    records back.
     """
-    shared = Shared(corpus, where)
+    shared = Shared(corpus, where, use)
     with folder_whole(folder) as temp:
         shards: dict[str, _Shards] = {}
         try:

@@ -1,0 +1,1 @@
+"""Clinical language: what a text says of a patient, found by rules that can be read."""
