@@ -2,12 +2,12 @@
 
 Run: python benchmarks/deid.py [--json] [--notes 300] [--runs 3]. One core; ours and the peer alternately in one
 process; medians. Notes are synthetic (`curate.deid.plants`): invented names, dates, numbers and addresses in English
-and German sentences with clinical terms between them; the peer gets the same texts. Recall: share of planted identifiers of which
-no word is left. Clinical terms changed: share of the planted terms. Second text: real prose of chest radiographs, where
-at hand, else the same notes without identifiers (speed alone). The peer runs as it can without a download: a blank
-spaCy pipeline, so that its pattern recognisers work and its named entities (people, places) do not; its recall on names
-is therefore low by the setting, and the row of kinds that patterns can find is the fair one. Ratio: ours / peer:
-above 1 we win. Roof: one pass of a regular expression over every character (\\S+).
+and German sentences with clinical terms between them; the peer gets the same texts. Recall: share of planted
+identifiers of which no word is left. Clinical terms changed: share of the planted terms. Second text: real prose of
+chest radiographs, where at hand, else the same notes without identifiers (speed alone). The peer runs as it can
+without a download: a blank spaCy pipeline, so that its pattern recognisers work and its named entities (people,
+places) do not; its recall on names is therefore low by the setting, and the row of kinds that patterns can find is
+the fair one. Ratio: ours / peer: above 1 we win. Roof: one pass of a regular expression over every character (\\S+).
 """
 
 from __future__ import annotations

@@ -226,6 +226,36 @@ def test_a_survey_alone_that_raises_leaves_the_record_out_once(source: Corpus, t
     assert report.kept == 299
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_too_many_bad_ones_are_tried_again_by_the_next_run(source: Corpus, tmp_path: Path, alone: bool) -> None:
+    """The same run fails again; when what failed has passed (a server was down), the same run succeeds with them."""
+
+    class Server:
+        name, version = "server", "1"
+        down = True
+
+        def params(self) -> dict[str, str]:
+            return {}
+
+        def note(self, record: Record, /) -> dict[str, str]:
+            if self.down and record.subject > "p90":
+                raise ConnectionError
+            return {"id": record.id}
+
+        def decide(self, rows: Sequence[Mapping[str, str]], /) -> dict[str, Decision]:
+            return {}
+
+    server = Server()
+    steps = [server] if alone else [MissingText(), server]
+    for _ in range(2):
+        with pytest.raises(StepFailed, match="raised_ConnectionError"):
+            curate.run(steps, source, tmp_path / "out", max_memory=1 << 19)
+    server.down = False
+    report = curate.run(steps, source, tmp_path / "out", max_memory=1 << 19)
+    assert (report.failed, report.resumed) == (0, True)
+    assert report.kept == (300 if alone else 240)
+
+
 def test_what_a_user_can_mend_ends_the_run_at_once(source: Corpus, tmp_path: Path) -> None:
     @dataclass
     class Misused(Explodes):
@@ -237,6 +267,17 @@ def test_what_a_user_can_mend_ends_the_run_at_once(source: Corpus, tmp_path: Pat
 
     with pytest.raises(UsageError, match="no such label"):
         curate.run([Misused()], source, tmp_path / "out", max_bad=1)
+
+
+def test_a_limit_reads_the_lowest_ids_in_the_order_of_insertion(source: Corpus, tmp_path: Path) -> None:
+    report = curate.run([BySubject(), MinimumSize(pixels=1)], source, tmp_path / "out", limit=40)
+    assert (report.read, report.kept) == (40, 40)
+    made = [r.id for r in Corpus.open(tmp_path / "out").scan()]
+    assert sorted(made) == source.ids()[:40]
+    assert made == [r.id for r in source.scan() if r.id in set(made)]
+    assert curate.run([BySubject(), MinimumSize(pixels=1)], source, tmp_path / "out", limit=41).read == 41
+    with pytest.raises(UsageError, match="limit=0"):
+        curate.run([BySubject()], source, tmp_path / "out", limit=0)
 
 
 def test_errors_say_what_to_do(source: Corpus, tmp_path: Path) -> None:

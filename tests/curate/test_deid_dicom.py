@@ -58,7 +58,13 @@ def test_it_says_what_was_done(tmp_path: Path) -> None:
     ds = clean(made(tmp_path))
     assert ds.PatientIdentityRemoved == "YES"
     assert ds.LongitudinalTemporalInformationModified == "MODIFIED"
-    assert [c.CodeValue for c in ds.DeidentificationMethodCodeSequence] == ["113100", "113108", "113107", "113105", "113104"]
+    assert [c.CodeValue for c in ds.DeidentificationMethodCodeSequence] == [
+        "113100",
+        "113108",
+        "113107",
+        "113105",
+        "113104",
+    ]
     assert "2026d" in ds.DeidentificationMethod
     bare = Options(modified_dates=False, patient=False, descriptors=False, structured=False)
     ds = clean(made(tmp_path, StudyDate="20200301"), bare)
@@ -127,7 +133,10 @@ def test_intervals_stay(day: Any, gap: int) -> None:
     days = KEY.days("x")
     try:
         later = day + dt.timedelta(days=gap)
-        first, second = shift_value(f"{day:%Y%m%d}".rjust(8, "0"), days), shift_value(f"{later:%Y%m%d}".rjust(8, "0"), days)
+        first, second = (
+            shift_value(f"{day:%Y%m%d}".rjust(8, "0"), days),
+            shift_value(f"{later:%Y%m%d}".rjust(8, "0"), days),
+        )
     except OverflowError:
         return
     if first and second:
@@ -253,7 +262,9 @@ def test_damaged_files_are_cleaned_or_refused_and_never_leak(tmp_path: Path) -> 
         for _ in range(rng.randint(1, 6)):
             broken[rng.randrange(132, len(broken))] = rng.randrange(256)
         try:
-            got = deidentify(bytes(broken[: rng.choice((len(broken), rng.randrange(200, len(broken))))]), KEY, source="s")
+            got = deidentify(
+                bytes(broken[: rng.choice((len(broken), rng.randrange(200, len(broken))))]), KEY, source="s"
+            )
         except Refused:
             continue
         done += 1
@@ -284,6 +295,7 @@ def test_every_file_that_pydicom_tests_with_is_cleaned_or_refused_with_a_reason(
         assert not [e for e in after if e.tag.is_private]
     assert done >= 110, (done, reasons)
     assert set(reasons) <= {
-        "secondary_capture", "ultrasound_unknown", "burned_in", "dicom_magic", "dicomdir", "dicom_rewrite", "dicom_short",
+        "secondary_capture", "ultrasound_unknown", "burned_in", "dicom_magic", "dicomdir", "dicom_rewrite",
+        "dicom_short",
     }  # fmt: skip
     assert reasons.get("dicom_rewrite", 0) <= 1

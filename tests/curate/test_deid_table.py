@@ -49,7 +49,7 @@ def test_golden_rows(tag: int, name: str, basic: str, action: str, option: str, 
     assert (row.name, row.basic) == (name, basic)
     assert row.action(BASIC) == action
     if option:
-        on = {**{f: False for f in ("modified_dates", "descriptors", "structured", "patient")}, option: True}
+        on = {**dict.fromkeys(("modified_dates", "descriptors", "structured", "patient"), False), option: True}
         assert row.action(Options(**on)) == changed
 
 

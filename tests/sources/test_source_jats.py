@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from fabrica.errors import Refused
@@ -225,6 +227,40 @@ def test_hostile_bytes_are_refused_by_name(data: bytes, code: str) -> None:
     with pytest.raises(Refused) as error:
         parse(data)
     assert error.value.code == code
+
+
+SEED_XML = article(
+    '<sec><title>R</title><p>See <xref ref-type="fig" rid="f1">Figs 1-2</xref><sup>2</sup>.</p>'
+    '<fig-group id="g"><fig id="f1"><label>1</label><caption><title>T</title><p>(A) x</p></caption>'
+    '<alternatives><graphic xlink:href="a.tif"/></alternatives></fig></fig-group>'
+    "<inline-formula><tex-math>\\frac{a}{b}^{2}</tex-math></inline-formula>"
+    "<table-wrap><table><tr><td>1</td></tr></table></table-wrap></sec>",
+    "<permissions><license><license-p>CC BY 4.0</license-p></license></permissions>",
+    '<back><ref-list><ref id="r"><mixed-citation>A<pub-id pub-id-type="pmid">1</pub-id></mixed-citation></ref>'
+    "</ref-list></back>",
+)
+PIECES = (
+    b"<", b">", b"/", b'"', b"&alpha;", b"<!--", b"<fig>", b"<xref rid='f1'>", b"<alternatives/>", b"\xff", b"<sup/>",
+    b"<mfrac/>", b"<math><msup/></math>", b"<caption/>", b"<![CDATA[", b"<?x?>", b"<article>",
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, len(SEED_XML)), st.integers(0, 40), st.sampled_from(PIECES)), max_size=4))
+def test_mutated_articles_are_read_or_refused_by_name(edits: list[tuple[int, int, bytes]]) -> None:
+    data, found = SEED_XML, None
+    for at, cut, piece in edits:
+        data = data[:at] + piece + data[at + cut :]
+    try:
+        found = parse(data)
+    except Refused as error:
+        code = error.code
+    else:
+        code = "read"
+    assert code in ("read", "xml_bad", "xml_entity", "not_an_article")
+    for p in found.paragraphs if found else ():
+        assert p.text == " ".join(p.text.split()) != ""
+        assert all(0 <= x.start <= x.end <= len(p.text) for x in p.xrefs)
 
 
 def test_deep_and_wide_formulas_end(tmp_path: Path) -> None:

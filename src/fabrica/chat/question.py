@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from fabrica.errors import UsageError
 from fabrica.text.answers import normal
-from fabrica.types import Item
+from fabrica.types import Absent, Item, Record
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _SAID = re.compile(
@@ -128,6 +128,60 @@ def _in_part(text: str, question: Question) -> set[str]:
 
 def _inside(a: tuple[int, int, str], b: tuple[int, int, str]) -> bool:
     return a[2] != b[2] and b[0] <= a[0] and a[1] <= b[1] and (b[1] - b[0]) > (a[1] - a[0])
+
+
+def of_record(record: Record, *, context: bool = False) -> Question:
+    """The question of a record: items "question", "option" (in order), "context", "image"; label "answer" = the place
+    of the right option, from 0. `context` says that the task cannot do without one.
+
+    Errors: `UsageError` names the record and what it lacks.
+    """
+    asked = record.first("question")
+    if asked is None:
+        raise UsageError(f"record {record.id!r} has no item 'question'")
+    told = "\n".join(item.text() for item in record.all("context"))
+    if context and not told.strip():
+        raise UsageError(f"record {record.id!r} has no item 'context', which its task needs")
+    options = tuple(item.text() for item in record.all("option"))
+    right = record.labels.get("answer")
+    gold = ""
+    if right is not None and not isinstance(right, Absent):
+        if not (float(right).is_integer() and 0 <= right < len(options)):
+            raise UsageError(f"record {record.id!r}: its answer is option {right:g} (from 0) of {len(options)}")
+        gold = LETTERS[int(right)]
+    return Question(record.id, asked.text(), options, gold, told, tuple(record.all("image")))
+
+
+def balanced(pool: Sequence[Question], n: int, *, seed: int = 0, rotate: bool = True) -> tuple[Question, ...]:
+    """`n` exemplars whose right letters are as even as can be, so that a model learns no letter from them.
+
+    Drawn and ordered by `seed`. `rotate` turns the options of each until its right one stands where wanted; without
+    it (yes, no, maybe) questions of each letter are drawn in turn.
+
+    >>> pool = [Question(f"q{i}", f"Which {i}?", ("a", "b"), "A") for i in range(6)]
+    >>> sorted(q.gold for q in balanced(pool, 4))
+    ['A', 'A', 'B', 'B']
+    """
+    rng = random.Random(f"balanced {seed}")
+    known = sorted((q for q in pool if q.gold), key=lambda q: q.id)
+    if len(known) < n:
+        raise UsageError(f"{n} exemplars wanted, {len(known)} questions with a known answer are there")
+    rng.shuffle(known)
+    if rotate:
+        made = [_turned(q, i % len(q.options)) for i, q in enumerate(known[:n])]
+    else:
+        piles = {a: [q for q in known if q.gold == a] for a in sorted({q.gold for q in known})}
+        made = []
+        while len(made) < n:
+            made += [pile.pop() for pile in piles.values() if pile][: n - len(made)]
+    rng.shuffle(made)
+    return tuple(made)
+
+
+def _turned(question: Question, to: int) -> Question:
+    """Options turned round until the right one stands at `to`."""
+    by = (question.letters.index(question.gold) - to) % len(question.options)
+    return replace(question, options=question.options[by:] + question.options[:by], gold=LETTERS[to])
 
 
 def exemplars(questions: Sequence[Question], explanations: Sequence[str] = ()) -> str:

@@ -2,65 +2,38 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
-from fabrica.chat.prompts import prompt
+from fabrica.chat.answer import (
+    TOKENS,
+    Answer,
+    Call,
+    NotSampling,
+    Scoring,
+    Strategy,
+    ask,
+    newest,
+    scoring,
+    shown,
+    voted,
+)
 from fabrica.chat.question import Question, choice, exemplars, fields
 from fabrica.errors import UsageError
-from fabrica.types import ChatModel, Message
+from fabrica.types import ChatModel
 
-_CONSISTENT = re.compile(r"consistent\s*[:=]\s*([01](?:\.\d+)?|\.\d+)(?!\d)", re.IGNORECASE)
-TOKENS = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One call: the prompt's mark, for which option ("" = none), what came back, and the seed."""
-
-    prompt: str
-    option: str
-    reply: str
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """`choice` is a letter, or None: nothing could be read, which counts as wrong. `votes` by letter; `scores` by
-    letter where the strategy gives them; `unread` calls whose reply chose nothing; `same` the share of sampled replies
-    that repeat another (1 = the model does not sample)."""
-
-    question: str
-    choice: str | None
-    votes: Mapping[str, int]
-    trace: tuple[Call, ...]
-    scores: Mapping[str, float] = field(default_factory=dict)
-    unread: int = 0
-    same: float = 0.0
-
-    @property
-    def calls(self) -> int:
-        """How many calls it cost."""
-        return len(self.trace)
-
-    @property
-    def confidence(self) -> float:
-        """The share of votes for the choice; 0 without votes."""
-        total = sum(self.votes.values())
-        return self.votes.get(self.choice or "", 0) / total if total else 0.0
-
-
-Strategy = Callable[[ChatModel, Question], Answer]
+__all__ = [
+    "TOKENS", "Answer", "Call", "NotSampling", "Scoring", "Strategy", "chain_of_thought", "direct",
+    "ensemble_refinement", "option_likelihood", "permuted", "repaired", "self_consistency",
+]  # fmt: skip
 
 
 def direct(model: ChatModel, question: Question, *, shots: Sequence[Question] = ()) -> Answer:
     """The letter alone, after solved `shots` (few-shot; Med-PaLM, sec. "Few-shot prompting")."""
     _apart(shots, question)
-    return _votes(question, [_ask(model, "choose", question, exemplars=exemplars(shots))])
+    return voted(question, [ask(model, "choose", question, {"exemplars": exemplars(shots)})])
 
 
 def chain_of_thought(
@@ -68,59 +41,72 @@ def chain_of_thought(
 ) -> Answer:
     """An explanation, then the letter; greedy."""
     _apart(shots, question)
-    return _votes(question, [_ask(model, "reason", question, exemplars=exemplars(shots, explanations))])
+    return voted(question, [ask(model, "reason", question, {"exemplars": exemplars(shots, explanations)})])
 
 
 def self_consistency(
     model: ChatModel, question: Question, *, k: int = 11, temperature: float = 0.7, seed: int = 0,
     shots: Sequence[Question] = (), explanations: Sequence[str] = (),
 ) -> Answer:  # fmt: skip
-    """The plurality of `k` sampled chains (Wang et al. 2023); ties go to the first letter said."""
+    """The plurality of `k` sampled chains (Wang et al. 2023, arXiv 2203.11171); ties go to the letter said first.
+
+    A loop of `k` calls with seeds `seed`, `seed` + 1 ...: endpoints without `n` serve as well. Warns `NotSampling`
+    where every reply is the same.
+    """
     _apart(shots, question)
-    said = exemplars(shots, explanations)
-    calls = [_ask(model, "reason", question, temperature, seed + i, exemplars=said) for i in range(_least(k, "k"))]
-    return _votes(question, calls)
+    calls = _sampled(model, question, _least(k, "k"), temperature, seed, exemplars(shots, explanations))
+    return voted(question, calls)
 
 
 def ensemble_refinement(
     model: ChatModel, question: Question, *, k: int = 11, m: int = 33, temperature: float = 0.7, seed: int = 0
 ) -> Answer:
-    """`k` sampled chains are shown to the model, which refines them `m` times; plurality (Med-PaLM 2)."""
-    first = [_ask(model, "reason", question, temperature, seed + i, exemplars="") for i in range(_least(k, "k"))]
-    seen = "\n".join(f"{i + 1}. {call.reply}" for i, call in enumerate(first))
-    second = [
-        _ask(model, "refine", question, temperature, seed + k + i, explanations=seen) for i in range(_least(m, "m"))
-    ]
-    made = _votes(question, second)
-    return Answer(question.id, made.choice, made.votes, (*first, *second), unread=made.unread, same=made.same)
+    """`k` sampled chains are shown to the model, which refines them `m` times; plurality (Med-PaLM 2, 2305.09617).
 
-
-def verification_of_choice(
-    model: ChatModel, question: Question, *, samples: int = 0, verify: bool = True, others: bool = True,
-    select: Literal["argmax", "prompt"] = "argmax", weight: float = 0.5, seed: int = 0,
-) -> Answer:  # fmt: skip
-    """An argument for every option, each checked against the facts and the other arguments, then a choice (AntGLM-Med,
-    as its sheet reconstructs it): argmax of log s + `weight` log(prior + 1e-3), where the prior is the share of
-    `samples` chains (1 each without any), or a last call that sees all verdicts, options in another order.
-
-    `verify=False` skips the checks and asks for the choice on arguments alone (ablation); `others=False` hides the
-    other options' arguments from the check (ablation). A check whose number cannot be read scores 0.5 and is counted.
+    It costs k + m calls; its baseline at the same cost is `self_consistency(k=k + m)`.
     """
-    drawn = [_ask(model, "reason", question, 0.7, seed + i, exemplars="") for i in range(samples)]
-    proposed = {a: _for(model, "propose", question, a) for a in question.letters}
-    checked = {a: _checked(model, question, a, proposed, others) for a in question.letters} if verify else {}
-    read = {a: _number(call.reply) for a, call in checked.items()}
-    scores = {a: 0.5 if s is None else s for a, s in read.items()} or dict.fromkeys(question.letters, 0.5)
-    votes = Counter(c for call in drawn if (c := choice(call.reply, question)) is not None)
-    trace = (*drawn, *proposed.values(), *checked.values())
-    unread = sum(s is None for s in read.values())
-    if select == "argmax" and verify:
-        total = sum(votes.values())
-        prior = {a: votes[a] / total if total else 1.0 for a in question.letters}
-        best = max(question.letters, key=lambda a: math.log(scores[a] + 1e-3) + weight * math.log(prior[a] + 1e-3))
-        return Answer(question.id, best, dict(votes), trace, scores, unread)
-    last, chosen = _selected(model, question, proposed, scores if verify else {}, seed)
-    return Answer(question.id, chosen, dict(votes), (*trace, last), scores if verify else {}, unread + (chosen is None))
+    first = _sampled(model, question, _least(k, "k"), temperature, seed, "")
+    seen = "\n".join(f"{i + 1}. {call.reply}" for i, call in enumerate(first))
+    refine = [
+        ask(model, "refine", question, {"explanations": seen}, temperature=temperature, seed=seed + k + i)
+        for i in range(_least(m, "m"))
+    ]
+    return voted(question, refine, cost=first)
+
+
+def option_likelihood(
+    model: ChatModel, question: Question, *, by: Literal["letter", "text"] = "letter", shots: Sequence[Question] = ()
+) -> Answer:
+    """The option that is likeliest as the next turn: one scoring call, for backends that declare log-probabilities.
+
+    `by` "letter" scores "Answer: (X)"; "text" each option's own words, a character (Brown et al. 2020, arXiv
+    2005.14165, 2.4 use tokens). `scores` are those log-probabilities.
+    """
+    _apart(shots, question)
+    made = newest("choose")
+    messages = shown(made.messages(**fields(question), exemplars=exemplars(shots)), question)
+    said = [f"Answer: ({a})" if by == "letter" else o for a, o in zip(question.letters, question.options, strict=True)]
+    logs = scoring(model).score(messages, said)
+    per = [1 if by == "letter" else len(s) for s in said]
+    scores = {a: v / n for a, v, n in zip(question.letters, logs, per, strict=True)}
+    best = max(question.letters, key=lambda a: scores[a])
+    return Answer(question.id, best, {}, (Call(made.mark, "", f"likeliest: ({best})"),), scores)
+
+
+def permuted(strategy: Strategy, seed: int = 0) -> Strategy:
+    """The strategy on options in another order, its answer in the question's own letters: what a choice owes to
+    positions shows as a difference between seeds. Replies in the trace keep the letters that were shown."""
+
+    def run(model: ChatModel, question: Question) -> Answer:
+        asked, back = question.shuffled(seed)
+        made = strategy(model, asked)
+        return replace(
+            made, choice=None if made.choice is None else back[made.choice], order="".join(back.values()),
+            votes={back[a]: n for a, n in made.votes.items()}, scores={back[a]: s for a, s in made.scores.items()},
+            trace=tuple(replace(c, option=back.get(c.option, "")) for c in made.trace),
+        )  # fmt: skip
+
+    return run
 
 
 def repaired(strategy: Strategy) -> Strategy:
@@ -130,69 +116,24 @@ def repaired(strategy: Strategy) -> Strategy:
         made = strategy(model, question)
         if made.choice is not None or not made.trace:
             return made
-        ask = prompt("which")
-        said = model(ask.messages(options=question.listed, reply=made.trace[-1].reply), max_tokens=16).text
-        call = Call(ask.mark, "", said)
-        return replace(made, choice=choice(said, question), trace=(*made.trace, call))
+        which = newest("which")
+        said = model(which.messages(options=question.listed, reply=made.trace[-1].reply), max_tokens=16).text
+        return replace(made, choice=choice(said, question), trace=(*made.trace, Call(which.mark, "", said)))
 
     return run
 
 
-# ---------------------------------------------------------------- calls
-
-
-def _ask(model: ChatModel, name: str, question: Question, temperature: float = 0.0, seed: int = 0, **more: str) -> Call:
-    return _call(model, name, question, more, temperature, seed)
-
-
-def _call(
-    model: ChatModel, name: str, question: Question, more: Mapping[str, str], temperature: float = 0.0, seed: int = 0
-) -> Call:
-    ask = prompt(name)
-    messages = _shown(ask.messages(**fields(question), **more), question)
-    reply = model(messages, max_tokens=TOKENS, temperature=temperature, seed=seed)
-    return Call(ask.mark, more.get("letter", ""), reply.text, seed)
-
-
-def _shown(messages: Sequence[Message], question: Question) -> tuple[Message, ...]:
-    """The messages with the question's images before the text of the last."""
-    last = messages[-1]
-    return (*messages[:-1], Message(last.role, (*question.images, *last.parts)))
-
-
-def _for(model: ChatModel, name: str, question: Question, letter: str, **more: str) -> Call:
-    return _call(model, name, question, {"letter": letter, "option": question.option(letter), **more})
-
-
-def _checked(model: ChatModel, question: Question, letter: str, proposed: Mapping[str, Call], others: bool) -> Call:
-    rest = "\n".join(f"({a}) {call.reply}" for a, call in proposed.items() if a != letter) if others else "(not shown)"
-    return _for(model, "verify", question, letter, argument=proposed[letter].reply, others=rest)
-
-
-def _selected(
-    model: ChatModel, question: Question, proposed: Mapping[str, Call], scores: Mapping[str, float], seed: int
-) -> tuple[Call, str | None]:
-    """The last call, on options in another order, and its choice in the question's own letters."""
-    asked, back = question.shuffled(seed)
-    said = {a: f"{scores[a]:.2f}" if scores else "not checked" for a in question.letters}
-    rows = "\n".join(f"({new}) {proposed[old].reply} [{said[old]}]" for new, old in back.items())
-    call = _ask(model, "select", asked, verdicts=rows)
-    chosen = choice(call.reply, asked)
-    return call, None if chosen is None else back[chosen]
-
-
-def _number(text: str) -> float | None:
-    """The consistency that a check states, within 0 and 1."""
-    found = _CONSISTENT.findall(text)
-    return min(1.0, float(found[-1])) if found else None
-
-
-def _votes(question: Question, calls: Sequence[Call]) -> Answer:
-    read = [choice(call.reply, question) for call in calls]
-    votes = Counter(c for c in read if c is not None)
-    best = max(votes, key=lambda c: (votes[c], -read.index(c))) if votes else None
-    same = 1 - (len({call.reply for call in calls}) - 1) / (len(calls) - 1) if len(calls) > 1 else 0.0
-    return Answer(question.id, best, dict(votes), tuple(calls), unread=read.count(None), same=same)
+def _sampled(model: ChatModel, question: Question, k: int, temperature: float, seed: int, before: str) -> list[Call]:
+    calls = [
+        ask(model, "reason", question, {"exemplars": before}, temperature=temperature, seed=seed + i) for i in range(k)
+    ]
+    if k > 2 and temperature > 0 and len({c.reply for c in calls}) == 1:
+        warnings.warn(
+            f"question {question.id}: all {k} sampled replies of {model.name!r} are the same (duplicate rate 1.00): "
+            "the backend ignores temperature or seed",
+            NotSampling, stacklevel=3,
+        )  # fmt: skip
+    return calls
 
 
 def _apart(shots: Sequence[Question], question: Question) -> None:

@@ -68,4 +68,6 @@ def curate(
         )  # fmt: skip
     rows = [(step, reason, n) for step, reasons in report.dropped.items() for reason, n in reasons.items()]
     text = f"{report.kept} of {report.read} records kept in {into}, {report.seconds:.1f} s"
+    if report.failed:
+        text += f"\n{report.failed} left out because a step failed on them; where stands in {into / 'ledger.parquet'}"
     emit(asdict(report), as_json=json, text=text + ("\n" + table(("step", "reason", "dropped"), rows) if rows else ""))

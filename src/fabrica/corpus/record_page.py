@@ -167,7 +167,8 @@ def _facts(item: Item) -> str:
     facts += [f"{item.rate:g} Hz"] if item.rate else []
     facts += [f"{item.hours:g} h since the anchor"] if item.hours is not None else []
     if item.affine is not None:
-        spacing = np.linalg.norm(np.asarray(item.affine, np.float64)[:3, :3], axis=0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            spacing = np.linalg.norm(np.asarray(item.affine, np.float64)[:3, :3], axis=0)
         facts.append("voxels of " + " × ".join(f"{s:.3g}" for s in spacing) + " mm")
     if item.names and item.kind == "text":
         facts.append(" › ".join(item.names))

@@ -93,7 +93,7 @@ def run(
     check(plan, source, into)
     if runner not in ("local", "daft", "ray"):
         raise unknown("runner", runner, ("local", "daft", "ray"))
-    if workers < 1 or not 0 <= max_bad <= 1 or (limit or 1) < 1:
+    if min(workers, 1 if limit is None else limit) < 1 or not 0 <= max_bad <= 1:
         raise UsageError(
             f"workers={workers}, limit={limit}, max_bad={max_bad}: wanted at least 1 of each, and a share from 0 to 1"
         )
@@ -155,12 +155,14 @@ class _Job:
         self.passes.append(work.folder)
         order = _ordered(work, limit, pending)
         notes, left, made = (Notes(work.folder / name) for name in ("notes", work.left, "units"))
-        begin = notes.end() if target is None else int(target.token or 0)
+        written = 0 if target is None else int(target.token or 0)
+        bad, first = self._again(left, (notes, made), written, len(order))
+        self._bound(bad, len(order), first, None)
+        begin = notes.end() if target is None else written
         units = list(_units(order, begin, self.max_memory // (8 * self.workers)))
         ready = frozenset((start, end) for start, end, _ in (notes if target is None else made).parts()) & set(units)
         for folder in (notes, left, made):
             folder.cut(0 if folder is made else begin, ready)
-        bad = left.count("detail")
         merge = _Merge(target, made, begin, self.max_memory // 8)
         for unit, out, failed, first in self._results(work, units, ready):
             bad += failed
@@ -169,6 +171,17 @@ class _Job:
             if self.progress is not None:
                 self.progress(merge.upto, len(order), work.what)
         merge.flush()
+
+    def _again(self, left: Notes, others: Sequence[Notes], written: int, total: int) -> tuple[int, Left | None]:
+        """How many were bad in units that an earlier run did, and the first. Where that is too many, what is not
+        written yet of those units is taken back, so that the step is tried again."""
+        raised = [(start, end, rows) for start, end, _ in left.parts() if (rows := left.raised(start, end))]
+        if sum(len(rows) for *_, rows in raised) > math.ceil(self.max_bad * total):
+            for start, end, _ in raised:
+                for folder in (left, *others) if end > written else ():
+                    folder.path(start, end).unlink(missing_ok=True)
+            raised = [unit for unit in raised if unit[1] <= written]
+        return sum(len(rows) for *_, rows in raised), raised[0][2][0] if raised else None
 
     def _results(self, work: Work, units: Sequence[Span], ready: frozenset[Span]) -> Iterator[Result]:
         """Each unit and what came of it, its parts on disk: of a worker's in any order."""

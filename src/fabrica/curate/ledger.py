@@ -53,10 +53,10 @@ class Notes:
             if upto > end and (start, upto) not in keep:
                 path.unlink()
 
-    def count(self, column: str) -> int:
-        """How many rows have a value in a column."""
-        table = self.table()
-        return len(table) - table[column].null_count if column in table.column_names else 0
+    def raised(self, start: int, end: int) -> list[Left]:
+        """Of a part of `DROPS`: the rows of what a step raised on."""
+        rows: list[Left] = mapped(self.path(start, end)).to_pylist()
+        return [row for row in rows if row["detail"] is not None]
 
     def write(self, start: int, end: int, rows: Sequence[Mapping[str, Any]] | pa.Table) -> None:
         """One part, whole. A part of no rows is written as well: it says that the unit is done."""

@@ -80,7 +80,8 @@ _BARE: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("id", re.compile(r"(?<![\w.-])[A-Z]{1,4}\d{0,2}[-/]\d{2,4}[-/]\d{2,}(?!\w)|"
         r"(?<![\w.-])[A-Z]{1,3}\d{2}-\d{3,}(?!\w)")),
     ("id", re.compile(r"(?<![\w-])(?=[A-Z0-9]*[A-Z])(?=(?:[A-Z0-9]*\d){5})[A-Z0-9]{8,24}(?![\w-])")),
-    ("id", re.compile(r"(?<![\w-])(?!\d{4}-\d\d-\d\dT)[A-Z0-9]{2,6}-[A-Z0-9]*\d[A-Z0-9]*-[A-Z0-9]{3,}(?:-[A-Z0-9]+)*(?![\w-])")),
+    ("id", re.compile(r"(?<![\w-])(?!\d{4}-\d\d-\d\dT)[A-Z0-9]{2,6}-[A-Z0-9]*\d"
+                      r"[A-Z0-9]*-[A-Z0-9]{3,}(?:-[A-Z0-9]+)*(?![\w-])")),
 )  # fmt: skip
 _CODES = re.compile(  # numbers of public code systems and literature
     r"(?:snomed|icd|cpt|loinc|ndc|rxnorm|rxcui|pmid|pmc|doi|nct|mesh|umls|cui|fma|atc|hcpcs|drg|isbn|issn|hgvs|omim)["

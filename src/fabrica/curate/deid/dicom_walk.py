@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pydicom.errors import BytesLengthException, InvalidDicomError
+
 from fabrica.curate.deid.dicom_table import EDITION, METHODS, Options, content_table, row_of
 from fabrica.curate.deid.dicom_words import BINARY, SCHEMES, VERBATIM, protocol_words
 from fabrica.curate.deid.key import Key, shifted
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 ERRORS = (
     ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, OSError, ArithmeticError, RuntimeError,
-    NotImplementedError, LookupError,
+    NotImplementedError, LookupError, BytesLengthException, InvalidDicomError,
 )  # fmt: skip
 _TEXT = frozenset(["LO", "SH", "ST", "LT", "UT", "UC"])
 _NUMERIC = frozenset(["US", "SS", "UL", "SL", "FL", "FD", "SV", "UV", "AT"])
@@ -192,6 +194,9 @@ class Walk:
 
     def _keep(self, dataset: Dataset, element: DataElement) -> str:
         """Keep: values that an option retains, but ages over 89 and whatever is not of its kind."""
+        if not _own_vr(element):
+            del dataset[element.tag]
+            return "X"
         if element.VR == "AS":
             said = str(element.value or "")
             if re.fullmatch(r"\d{3}[DWMY]", said) is None:
@@ -278,6 +283,16 @@ def _values(element: DataElement) -> list[Any]:
     return list(value) if type(value).__name__ == "MultiValue" or isinstance(value, (list, tuple)) else [value]
 
 
+def _own_vr(element: DataElement) -> bool:
+    """Whether a value has the representation that the dictionary gives its attribute: a name is no sequence."""
+    from pydicom.datadict import dictionary_VR
+
+    try:
+        return element.VR in dictionary_VR(element.tag).split(" or ")
+    except KeyError:  # newer than the dictionary
+        return element.VR in ("DA", "DT", "TM", "UI", "CS", "US", "DS", "IS")
+
+
 def _proper(element: DataElement) -> bool:
     """Whether a string of a coded or numeric kind is one: no name fits into a number."""
     pattern = {"CS": r"[A-Z0-9_ ]{0,16}", "AS": r"\d{3}[DWMY]"}.get(element.VR, r"[0-9+\-.eE ]{0,16}")
@@ -290,7 +305,7 @@ def shift_value(value: str, days: int) -> str | None:
     >>> shift_value("20200301", -1), shift_value("2020.03.01", -1), shift_value("20200301101500.25+0100", -1)
     ('20200229', '20200229', '20200229101500.25+0100')
     >>> shift_value("2020", -400), shift_value("DOE", 1)
-    ('2018', None)
+    ('2019', None)
     """
     m = re.fullmatch(r"(\d{4})(?:[.-]?(\d{2})(?:[.-]?(\d{2})(\d{0,6}(?:\.\d{1,6})?(?:[+-]\d{4})?)?)?)?", value.strip())
     if m is None:

@@ -26,7 +26,7 @@ class Key:
 
     >>> key = Key(bytes(range(32)))
     >>> key
-    Key(fingerprint='6ef8f1ec')
+    Key(fingerprint='52fdcf48')
     >>> key.uid("1.2.3") == key.uid("1.2.3"), key.uid("1.2.840.10008.1.2")
     (True, '1.2.840.10008.1.2')
     """

@@ -209,7 +209,7 @@ class Planter:
     def age(self) -> Plant:
         """An age over 89."""
         text = str(self.rng.randint(91, 104))
-        return Plant("age", text, (text,))
+        return Plant("age", text, (f"{text}-year",))  # the number alone may stand for something else
 
     def uid(self) -> Plant:
         """A DICOM UID of a private root."""

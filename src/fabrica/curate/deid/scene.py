@@ -55,7 +55,7 @@ def make_scene(root: Path, seed: int, patients: int) -> Scene:
 
 
 def _notes(scene: Scene, planter: Planter, person: Person, n: int) -> None:
-    for i in range(3):
+    for i in range(8):
         path = f"reports/{person.mrn}_{i}.txt"
         text, plants, terms = note(planter, person, 6)
         scene.write(path, text.encode())
