@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
+from sklearn.metrics import f1_score
 
 from fabrica.chat import Scripted
 from fabrica.chat.answer import Answer
@@ -20,8 +22,6 @@ def asked(n, letters="ABC"):
 
 @given(st.lists(st.tuples(st.sampled_from("ABC"), st.sampled_from(["A", "B", "C", "D", ""])), min_size=2, max_size=60))
 def test_macro_f1_is_scikit_learns_and_weights_are_repeats(rows):
-    from sklearn.metrics import f1_score
-
     truth, answer = (np.array(x) for x in zip(*rows, strict=True))
     expected = f1_score(truth, answer, average="macro", labels=np.unique(truth), zero_division=0)
     assert choices.macro_f1(truth, answer) == pytest.approx(expected)
@@ -34,8 +34,6 @@ def test_macro_f1_is_scikit_learns_and_weights_are_repeats(rows):
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=40))
 def test_mcnemar_is_the_binomial_test_of_the_pairs_that_differ(rows):
-    from scipy.stats import binomtest
-
     a, b = [x for x, _ in rows], [y for _, y in rows]
     made = choices.mcnemar(a, b)
     n = made.only_a + made.only_b

@@ -55,9 +55,10 @@ def test_the_check_reads_the_argument_and_sees_what_it_can_see():
     wrong = n - len(world.cases)
     assert caught / wrong == pytest.approx(0.85, abs=0.04)
     assert alarms / len(world.cases) == pytest.approx(0.1, abs=0.05)
-    other = world.cases[0].options[world.cases[0].right - 1]
-    swapped = sharp(check(world.cases[0], world.cases[0].options[world.cases[0].right].name, f"{other.name} is seen in a "
-                    f"{other.sex}, with {other.band} potassium, {other.time}."), 0.0, 0)  # fmt: skip
+    case = world.cases[0]
+    other, right = case.options[case.right - 1], case.options[case.right].name
+    theirs = f"{other.name} is seen in a {other.sex}, with {other.band} potassium, {other.time}."
+    swapped = sharp(check(case, right, theirs), 0.0, 0)
     assert "A fact is contradicted" in swapped, "another option's argument must not pass: the text is what is checked"
 
 

@@ -16,6 +16,7 @@ from fabrica.chat.request import ChatFailed
 from fabrica.errors import UsageError
 from fabrica.evaluate.bootstrap import wilson
 from fabrica.evaluate.metrics import Columns, Value, Weights, accuracy, mean
+from fabrica.evaluate.metrics import _nanmean as mean_known
 from fabrica.types import ChatModel
 
 Progress = Callable[[int, int | None, str], None]
@@ -73,7 +74,7 @@ def macro_f1(truth: ArrayLike, answer: ArrayLike, weights: Weights = None) -> Va
         both, said, is_ = w @ ((t == one) & (a == one)), w @ (a == one), w @ (t == one)
         total = said + is_
         parts.append(np.divide(2 * both, total, out=np.full(len(w), np.nan), where=total > 0))
-    values = np.nanmean(np.stack(parts), 0) if parts else np.full(len(w), np.nan)
+    values = np.asarray(mean_known(np.stack(parts, -1)) if parts else np.full(len(w), np.nan))
     return float(values[0]) if weights is None else values
 
 
