@@ -127,7 +127,7 @@ def test_errors_of_workers_keep_their_kind(source: Corpus, tmp_path: Path, what:
         **command(source, tmp_path / "out", "daft", tmp_path / "said", what=what), capture_output=True, text=True,
         check=False,
     )  # fmt: skip
-    assert done.returncode == 1
+    assert done.returncode == 1, done.stderr[-3000:]
     assert said in done.stderr
     assert not (tmp_path / "out").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import threading
 from collections.abc import Iterator, Sequence
@@ -164,14 +165,22 @@ class LocalChat(Asked):
 
 
 def _sums(model: Any, start: list[int], ends: Sequence[list[int]], device: str) -> list[float]:
-    """log p(end | start) of each end, padded on the right in one forward."""
+    """log p(end | start) of each end: the start is read once, the ends go on from its cache, padded on the right."""
     torch = need("torch", "train")
     longest = max(map(len, ends))
-    ids = torch.tensor([start + e + [0] * (longest - len(e)) for e in ends], device=device)  # (n, L)
-    mask = torch.tensor([[1] * (len(start) + len(e)) + [0] * (longest - len(e)) for e in ends], device=device)
-    logits: Tensor = model(input_ids=ids, attention_mask=mask).logits[:, len(start) - 1 : -1].float()
-    found = logits.log_softmax(-1).gather(-1, ids[:, len(start) :, None])[..., 0]  # (n, longest)
-    return [float(v) for v in (found * mask[:, len(start) :]).sum(1)]
+    cache = need("transformers", "train").DynamicCache(config=model.config)
+    held = {"cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values": cache}
+    first = model(input_ids=torch.tensor([start], device=device), use_cache=True, **held)
+    ids = torch.tensor([e + [0] * (longest - len(e)) for e in ends], device=device)  # (n, L)
+    mask = torch.tensor([[1] * len(e) + [0] * (longest - len(e)) for e in ends], device=device)
+    logits: Tensor = first.logits[:, -1:].expand(len(ends), -1, -1)
+    if longest > 1:
+        cache.batch_repeat_interleave(len(ends))
+        whole = torch.cat([torch.ones(len(ends), len(start), dtype=mask.dtype, device=device), mask], 1)[:, :-1]
+        rest = model(input_ids=ids[:, :-1], attention_mask=whole, **held)
+        logits = torch.cat([logits, rest.logits], 1)
+    found = logits.float().log_softmax(-1).gather(-1, ids[..., None])[..., 0]  # (n, L)
+    return [float(v) for v in (found * mask).sum(1)]
 
 
 def _chunks(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:

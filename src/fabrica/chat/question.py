@@ -40,7 +40,8 @@ class Question:
     def __post_init__(self) -> None:
         if not 2 <= len(self.options) <= len(LETTERS):
             raise UsageError(f"question {self.id}: {len(self.options)} options; wanted 2 to {len(LETTERS)}")
-        same = {o for o in self.options if [normal(x) for x in self.options].count(normal(o)) > 1}
+        plain = [" ".join(o.lower().rstrip(" .").split()) for o in self.options]  # signs count: "< 7" is not "> 7"
+        same = {o for o, p in zip(self.options, plain, strict=True) if plain.count(p) > 1}
         if same:
             raise UsageError(f"question {self.id}: the option {min(same)!r} stands twice")
         if self.gold and self.gold not in self.letters:

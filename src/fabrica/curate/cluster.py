@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, Literal
 
 from fabrica.curate.unit import Unit, Work
@@ -19,6 +19,7 @@ from fabrica.errors import FabricaError, Full, MissingExtra, Refused, UsageError
 Runner = Literal["local", "daft", "ray"]
 RUNNERS: tuple[Runner, ...] = ("local", "daft", "ray")
 _TASKS = 16  # partitions a worker on Ray: more let the engine take up parts sooner, each costs about 30 ms
+_STOP = "stop"  # a file of the pass: workers leave what they have not begun
 _QUIET = {  # no call home
     "DAFT_ANALYTICS_ENABLED": "0", "DO_NOT_TRACK": "true", "SCARF_NO_ANALYTICS": "true", "RAY_USAGE_STATS_ENABLED": "0",
     "DAFT_PROGRESS_BAR": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -36,7 +37,8 @@ class _Worker:
         said: list[dict[str, Any]] = []
         for start, end in zip(starts.to_pylist(), ends.to_pylist(), strict=True):
             try:
-                said.append(self.unit.write(start, end))
+                stopped = (self.unit.work.folder / _STOP).exists()
+                said.append({} if stopped else self.unit.write(start, end))
             except FabricaError as error:
                 said.append({"failed": type(error).__name__, "code": error.code, "message": str(error)})
         return [json.dumps(each) for each in said]
@@ -44,7 +46,7 @@ class _Worker:
 
 def run(
     work: Work, units: Sequence[tuple[int, int]], runner: Runner, workers: int
-) -> Iterator[tuple[tuple[int, int], dict[str, Any]]]:
+) -> Generator[tuple[tuple[int, int], dict[str, Any]], None, None]:
     """Each unit and what `Unit.write` says of it, as they end, in any order."""
     daft = start(runner, workers)
     said = daft.method.batch(return_dtype=daft.DataType.string(), batch_size=1)(_Worker.run)
@@ -54,11 +56,18 @@ def run(
     if runner == "ray":
         frame = frame.into_partitions(min(len(units), workers * _TASKS))
     frame = frame.with_column("said", made.run(frame["start"], frame["end"]))
-    for row in frame.iter_rows(results_buffer_size=2 * workers):
-        told = json.loads(row["said"])
-        if "failed" in told:
-            raise _error(told)
-        yield (row["start"], row["end"]), told
+    rows, stop = iter(frame.iter_rows(results_buffer_size=2 * workers)), work.folder / _STOP
+    stop.unlink(missing_ok=True)
+    try:
+        for row in rows:
+            told = json.loads(row["said"])
+            if "failed" in told:
+                raise _error(told)
+            yield (row["start"], row["end"]), told
+    finally:  # where the run ends early: Daft aborts the process if its query is left under way
+        stop.touch()
+        for _ in rows:
+            pass
 
 
 def start(runner: Runner, workers: int) -> Any:

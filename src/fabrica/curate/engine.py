@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -164,12 +165,13 @@ class _Job:
         for folder in (notes, left, made):
             folder.cut(0 if folder is made else begin, ready)
         merge = _Merge(target, made, begin, self.max_memory // 8)
-        for unit, out, failed, first in self._results(work, units, ready):
-            bad += failed
-            self._bound(bad, len(order), first, out.error if out else None)
-            merge.take(unit, out)
-            if self.progress is not None:
-                self.progress(merge.upto, len(order), work.what)
+        with contextlib.closing(self._results(work, units, ready)) as results:
+            for unit, out, failed, first in results:
+                bad += failed
+                self._bound(bad, len(order), first, out.error if out else None)
+                merge.take(unit, out)
+                if self.progress is not None:
+                    self.progress(merge.upto, len(order), work.what)
         merge.flush()
 
     def _again(self, left: Notes, others: Sequence[Notes], written: int, total: int) -> tuple[int, Left | None]:
@@ -183,7 +185,7 @@ class _Job:
             raised = [unit for unit in raised if unit[1] <= written]
         return sum(len(rows) for *_, rows in raised), raised[0][2][0] if raised else None
 
-    def _results(self, work: Work, units: Sequence[Span], ready: frozenset[Span]) -> Iterator[Result]:
+    def _results(self, work: Work, units: Sequence[Span], ready: frozenset[Span]) -> Generator[Result, None, None]:
         """Each unit and what came of it, its parts on disk: of a worker's in any order."""
         if self.runner == "local":
             here = Unit(work)
@@ -199,8 +201,9 @@ class _Job:
         if rest := [unit for unit in units if unit not in ready]:
             from fabrica.curate import cluster
 
-            for unit, told in cluster.run(work, rest, self.runner, self.workers):
-                yield unit, None, told["bad"], told["why"]
+            with contextlib.closing(cluster.run(work, rest, self.runner, self.workers)) as told:
+                for unit, said in told:
+                    yield unit, None, said["bad"], said["why"]
 
     def _bound(self, bad: int, total: int, first: Left | None, error: Exception | None) -> None:
         """Stop where more records were left out for errors than may be."""

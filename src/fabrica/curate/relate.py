@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fabrica.corpus.rights import join
 from fabrica.errors import UsageError, unknown
 from fabrica.safe import LIMITS, Limits
 from fabrica.types import Drop, Item, Link, Record, record_id
@@ -211,7 +212,8 @@ def pairs(
             items = {role: (_text(of),) for role, of in texts.items()}
             yield Record(
                 record_id("pair", id_, other), record.subject, {"modality": "pair"}, items,
-                links=(Link("derived_from", id_), Link("derived_from", other)), rights=record.rights, split=split,
+                links=(Link("derived_from", id_), Link("derived_from", other)), split=split,
+                rights=join(record.rights, held[other].rights),
             )  # fmt: skip
 
 

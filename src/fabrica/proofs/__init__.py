@@ -20,7 +20,7 @@ from fabrica.errors import unknown
 from fabrica.types import Proof
 
 _SRC = Path(__file__).resolve().parents[1]
-_SHARED = ("__init__", "depends", "spread", "table")  # modules here that are no proof
+_SHARED = ("__init__", "depends", "real", "spread", "table")  # modules here that are no proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,7 @@ class Plan:
 
 def names() -> list[str]:
     """The systems that have a proof."""
-    return sorted(
-        p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in ("__init__", "table", "spread", "depends")
-    )
+    return sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in _SHARED)
 
 
 def prove(name: str, plan: Plan = Plan()) -> Proof:

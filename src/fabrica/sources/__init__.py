@@ -40,7 +40,9 @@ FORMATS: Mapping[str, str] = MappingProxyType(
         "webpool": "fabrica.sources.webpool:read",
         "fhir": "fabrica.sources.fhir:read",
         "omop": "fabrica.sources.omop:read",  # the person table, with the tables beside it
+        "questions": "fabrica.sources.questions:read",  # multiple choice: PubMedQA, MedQA, MedMCQA, MMLU
         "mimic": "fabrica.sources.mimic:read",  # the table of patients of MIMIC-III, MIMIC-IV, eICU
+        "physionet2012": "fabrica.sources.physionet2012:read",  # a stay of the 2012 challenge, its outcomes beside
     }
 )
 
@@ -160,6 +162,8 @@ def sniff(path: str | Path) -> str | None:
             head = inflate(head, at_most=4096)
         except Refused:
             return said
+    if said == "text" and head.startswith(b"Time,Parameter,Value"):
+        return "physionet2012"
     if said in ("slide", "wfdb", "text") or not head:
         return said
     for magic, at, name in _MAGIC:
@@ -170,6 +174,8 @@ def sniff(path: str | Path) -> str | None:
     if said == "xml_report" and suffix(path) == ".xml" and _ARTICLE.search(head):
         return "jats"
     if suffix(path) in (".json", ".jsonl", ".ndjson"):
+        if _is_questions(path, head):
+            return "questions"
         return "fhir" if _is_fhir(path, head) else None if said == "fhir" else said
     if said == "table" and (map := _ehr(path)) is not None:
         return "omop" if map.name == "omop" else "mimic"
@@ -191,6 +197,12 @@ def _parquet_columns(path: Path) -> set[str]:
         return set(pq.read_schema(path).names)
     except (pa.ArrowException, OSError, ValueError):
         return set()
+
+
+def _is_questions(path: Path, head: bytes) -> bool:
+    from fabrica.sources.questions import is_questions
+
+    return is_questions(head, lines=suffix(path) != ".json")
 
 
 def _is_fhir(path: Path, head: bytes) -> bool:
@@ -217,7 +229,8 @@ def _ehr(path: Path) -> TableMap | None:
 
 def parts(path: Path, columns: Mapping[str, str] = _NONE) -> list[Path]:
     """The files that are read together with a file: the tables beside a table of patients, the other files of a FHIR
-    bulk export; where a column map is given, the tables that it joins. Sorted; empty for any other file."""
+    bulk export, the outcomes beside a set of stays; where a column map is given, the tables that it joins. Sorted;
+    empty for any other file."""
     if columns:
         from fabrica.sources.joins import files
 
@@ -230,6 +243,10 @@ def parts(path: Path, columns: Mapping[str, str] = _NONE) -> list[Path]:
         from fabrica.sources.fhir import bulk
 
         return bulk(path)
+    if path.suffix == ".txt" and path.parent.name.startswith("set-"):
+        from fabrica.sources.physionet2012 import outcomes
+
+        return [found] if (found := outcomes(path)) is not None else []
     return []
 
 

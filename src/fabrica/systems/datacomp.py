@@ -23,7 +23,8 @@ FILTERS = ("none", "basic", "score", "text", "image", "image_and_score", "random
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """What is frozen: every sample counts, however small the subset (`samples_seen` = steps x batch). `image` "vit" has
-    `patch`, `width`, `depth`, `heads` and random weights; "small" is four convolutions."""
+    `patch`, `width`, `depth`, `heads` and random weights; "small" is four convolutions. Depth 0 leaves a linear map
+    of patches, or of words, and their mean."""
 
     samples_seen: int
     batch: int
@@ -56,8 +57,8 @@ class Recipe:
 _SMALL = Recipe(12_800_000, 4096, 5e-4, 500)
 _VIT_L = replace(_SMALL, patch=14, width=1024, depth=24, heads=16, text_width=768, dim=768)
 _PHANTOM = Recipe(
-    51_200, 128, 2e-3, 20, weight_decay=0.05, image="small", image_size=16, channels=1, text_width=64, text_depth=0,
-    length=12, vocabulary=2000, dim=32, chunk=0,
+    51_200, 128, 2e-3, 20, weight_decay=0.05, image_size=16, channels=1, patch=16, width=64, depth=0, heads=1,
+    text_width=64, text_depth=0, length=12, vocabulary=2000, dim=32, chunk=0,
 )  # fmt: skip
 RECIPES: dict[str, Recipe] = {  # scale -> recipe; the five first are the paper's (Table 1, README), the others ours
     "debug": replace(_SMALL, samples_seen=128_000, batch=1024, lr=1e-4),
@@ -69,7 +70,10 @@ RECIPES: dict[str, Recipe] = {  # scale -> recipe; the five first are the paper'
         200_000, 256, 1e-3, 50, image_size=64, patch=16, width=192, heads=3, text_width=192, text_depth=4, length=48,
         vocabulary=8000, dim=128, chunk=0,
     ),
-    "nano": replace(_PHANTOM, samples_seen=20_000, batch=100, image_size=32, length=32, text_depth=1, dim=64),
+    "nano": Recipe(
+        20_000, 100, 2e-3, 20, weight_decay=0.05, image="small", image_size=32, channels=1, text_width=64, text_depth=1,
+        length=32, vocabulary=2000, dim=64, chunk=0,
+    ),
     "phantom": _PHANTOM,
 }  # fmt: skip
 SHARED = {name: recipe.digest for name, recipe in RECIPES.items()}  # what the leaderboard compares
@@ -173,7 +177,9 @@ def build(settings: Settings, records: Iterable[Record]) -> Bundle:
     image = _image(r)
     text = TextTower(words.size, r.text_width, r.text_depth, heads=max(1, r.text_width // 64), length=r.length)
     towers = {
-        "image": Tower(image, ProjectionHead((image.width, r.dim)), pool="cls" if image.has_class_token else "mean"),
+        "image": Tower(
+            image, ProjectionHead((image.width, r.dim)), pool="cls" if image.has_class_token and r.depth else "mean"
+        ),
         "text": Tower(text, ProjectionHead((text.width, r.dim)), pool="cls" if r.text_depth else "mean"),
     }
     uses = {

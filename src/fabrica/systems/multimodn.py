@@ -63,7 +63,7 @@ def plan(settings: Settings) -> Sequence[Step | Survey]:
     """Timed events to one table a field: mean and last value of each of its codes."""
     from fabrica.curate.summarise import Summarise
 
-    return (Summarise(settings.summarise),) if settings.summarise else ()
+    return (Summarise(fields=settings.summarise),) if settings.summarise else ()
 
 
 def build(settings: Settings, records: Iterable[Record]) -> FusionBundle:

@@ -1,1 +1,1 @@
-"""The corpus for other tools: WebDataset, Hugging Face `datasets`, Croissant. Each can be read back without loss."""
+"""The corpus for other tools: WebDataset, Hugging Face `datasets`, Croissant, archives, BEIR. Each can be read back."""
