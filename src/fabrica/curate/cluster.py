@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Generator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from fabrica.curate.unit import Unit, Work
@@ -56,6 +58,7 @@ def run(
     if runner == "ray":
         frame = frame.into_partitions(min(len(units), workers * _TASKS))
     frame = frame.with_column("said", made.run(frame["start"], frame["end"]))
+    before = _children()
     rows, stop = iter(frame.iter_rows(results_buffer_size=2 * workers)), work.folder / _STOP
     stop.unlink(missing_ok=True)
     try:
@@ -64,10 +67,26 @@ def run(
             if "failed" in told:
                 raise _error(told)
             yield (row["start"], row["end"]), told
-    finally:  # where the run ends early: Daft aborts the process if its query is left under way
+    finally:  # Daft ends its workers in a thread, and aborts a process that exits meanwhile: wait for both
         stop.touch()
         for _ in rows:
             pass
+        if runner == "daft":
+            _gone(before)
+
+
+def _children() -> frozenset[str]:
+    """Processes that this one has begun, as Linux lists them; none elsewhere."""
+    files = Path("/proc/self/task").glob("*/children")
+    return frozenset(pid for file in files for pid in file.read_text().split())
+
+
+def _gone(before: frozenset[str], seconds: float = 10.0) -> None:
+    """Wait until the processes that were begun since have ended, and the thread that waits for them has."""
+    until = time.monotonic() + seconds
+    while _children() - before and time.monotonic() < until:
+        time.sleep(0.01)
+    time.sleep(0.1)
 
 
 def start(runner: Runner, workers: int) -> Any:

@@ -13,6 +13,7 @@ from fabrica.errors import UsageError
 from fabrica.types import Item, Origin, Record, Rights, record_id
 
 SIZE = 16  # pixels a side
+WHITE = 0.5
 CLASSES = 50
 TARGETS = 20  # classes 0 .. 19 are what the evaluation asks for; the others are off target
 _PARTS = (
@@ -100,7 +101,7 @@ def _pictures(shows: NDArray[np.int64], rng: np.random.Generator, noise: float) 
     values = patterns[shows] * rng.uniform(0.6, 1.2, n)[:, None, None]
     row, column = ((np.arange(SIZE)[None] - rng.integers(-1, 2, n)[:, None]) % SIZE for _ in range(2))
     values = values[np.arange(n)[:, None, None], row[:, :, None], column[:, None, :]]
-    values += noise * (_smooth(rng.normal(0, 1, (n, SIZE, SIZE))) + 0.5 * rng.normal(0, 1, (n, SIZE, SIZE)))
+    values += noise * (_smooth(rng.normal(0, 1, (n, SIZE, SIZE))) + WHITE * rng.normal(0, 1, (n, SIZE, SIZE)))
     return np.asarray(np.clip(128 + 28 * values, 0, 255), np.uint8)
 
 
