@@ -46,6 +46,12 @@ class Leak(FabricaError):
     exit_code = 5
 
 
+class StepFailed(FabricaError):
+    """A step raised on more records than were allowed to be left out for it."""
+
+    code = "step_failed"
+
+
 class Full(FabricaError):
     """No space left on the device; nothing partial was kept."""
 

@@ -103,7 +103,7 @@ def test_saved_and_loaded_models_agree(
 ) -> None:
     records = data_for(system[1], request)[:8]
     bundle, _ = tiny(system[1], records)
-    loaded = Bundle.from_pretrained(bundle.save_pretrained(tmp_path / "model"))
+    loaded = type(bundle).from_pretrained(bundle.save_pretrained(tmp_path / "model"))
     for field in bundle.fields:
         before, after = bundle.embed(records, field), loaded.embed(records, field)
         assert before[0] == after[0]

@@ -115,18 +115,36 @@ def figure_files(folder: Path, n: int, seed: int) -> None:
     write_folder(articles(n, seed, malformed=0.0), folder)
 
 
-def of_system(name: str) -> Plan:
+def of_system(name: str, preset: str = "tiny") -> Plan:
     from fabrica.systems import load_system
 
     system = load_system(name)
     assert system.plan is not None
-    return system.plan(system.settings["tiny"])
+    return system.plan(system.settings[preset])
+
+
+def stays(n: int, seed: int) -> list[Record]:
+    """Synthetic radiographs with timed measurements beside them."""
+    from fabrica.phantom import p1
+    from fabrica.systems.multimodn import ICU
+
+    rng, codes = np.random.default_rng([seed, 27]), [code for of in ICU.values() for code in of]
+    out = []
+    for record in p1(n, seed).records():
+        origin = record.items["image"][0].origin
+        events = tuple(
+            Item("series", rng.normal(size=1), origin, hours=float(rng.uniform(0, 60)), names=(str(rng.choice(codes)),))
+            for _ in range(12)
+        )
+        out.append(replace(record, items={**record.items, "events": events}))
+    return out
 
 
 SYSTEMS: dict[str, Engine] = {
     "datacomp": Engine(pool, of_datacomp, 1 << 20),
     "pmc_patients": Engine(case_reports, partial(of_system, "pmc_patients"), 1 << 20, case_files, ("paragraph",)),
     "biomedica": Engine(figures, partial(of_system, "biomedica"), 4 << 20, figure_files, ("image",)),
+    "multimodn": Engine(stays, partial(of_system, "multimodn", "icu")),
 }
 ENGINES: dict[str, Engine] = {"usual": Engine(reports, usual), **SYSTEMS}
 

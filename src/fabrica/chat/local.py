@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import threading
 from collections.abc import Iterator, Sequence
@@ -167,9 +166,11 @@ class LocalChat(Asked):
 def _sums(model: Any, start: list[int], ends: Sequence[list[int]], device: str) -> list[float]:
     """log p(end | start) of each end: the start is read once, the ends go on from its cache, padded on the right."""
     torch = need("torch", "train")
+    from fabrica.models.language import cache_for
+
     longest = max(map(len, ends))
-    cache = need("transformers", "train").DynamicCache(config=model.config)
-    held = {"cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values": cache}
+    name, cache = cache_for(model)
+    held = {name: cache}
     first = model(input_ids=torch.tensor([start], device=device), use_cache=True, **held)
     ids = torch.tensor([e + [0] * (longest - len(e)) for e in ends], device=device)  # (n, L)
     mask = torch.tensor([[1] * len(e) + [0] * (longest - len(e)) for e in ends], device=device)

@@ -77,8 +77,11 @@ def run(
 
 def _children() -> frozenset[str]:
     """Processes that this one has begun, as Linux lists them; none elsewhere."""
-    files = Path("/proc/self/task").glob("*/children")
-    return frozenset(pid for file in files for pid in file.read_text().split())
+    found: set[str] = set()
+    for file in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            found.update(file.read_text().split())
+    return frozenset(found)
 
 
 def _gone(before: frozenset[str], seconds: float = 10.0) -> None:

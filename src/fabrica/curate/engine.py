@@ -31,7 +31,7 @@ from fabrica.curate.ledger import (
 )  # fmt: skip
 from fabrica.curate.plan import carry_splits, fingerprint, signature
 from fabrica.curate.unit import ORDER, Outcome, Unit, Work, save
-from fabrica.errors import FabricaError, UsageError, unknown
+from fabrica.errors import FabricaError, StepFailed, UsageError, unknown
 from fabrica.safe import write_whole
 from fabrica.types import Record, Step, Survey
 
@@ -45,12 +45,6 @@ Result = tuple[Span, Outcome | None, int, Left | None]  # unit, what came of it 
 _UNIT_ROWS = 1024
 _WRITE_ROWS = 16384  # units are written to the corpus together up to this many records
 MAX_BAD = 0.01
-
-
-class StepFailed(FabricaError):
-    """A step raised on more records than were allowed to be left out for it."""
-
-    code = "step_failed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,3 +79,13 @@ def _log(item: Item, log: bool) -> Item:
         return item
     values = item.value.astype(np.float64)
     return Item(item.kind, np.sign(values) * np.log1p(np.abs(values)), item.origin, item.hours, names=item.names)
+
+
+def groups_in(records: Iterable[Record], roles: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Groups by the letters that columns begin with ("SUPP3_rnaseq" -> "SUPP"), for tables without a list of groups."""
+    found: dict[str, set[str]] = {}
+    for record in records:
+        for item in record.all(*roles):
+            for name in item.names:
+                found.setdefault(name.partition("_")[0].rstrip("0123456789") or name, set()).add(name)
+    return {group: tuple(sorted(members)) for group, members in sorted(found.items())}

@@ -1,5 +1,4 @@
-"""Any saved folder back to its bundle: which class of model it holds, by an explicit table. Transforms and bodies that
-only some families have stand here too."""
+"""Any saved folder back to its bundle: which class of model it holds, by the tables of `models.kinds`."""
 
 from __future__ import annotations
 
@@ -16,18 +15,11 @@ from fabrica.errors import UsageError, unknown
 from fabrica.models.adapt import Freeze
 from fabrica.models.body import BODIES, Body, body_from_json
 from fabrica.models.heads import ProjectionHead
+from fabrica.models.kinds import FUSIONS, MORE_BODIES, MORE_ENCODES
 from fabrica.models.towers import Tower
 
 if TYPE_CHECKING:
     from fabrica.models.bundle import Bundle
-
-FUSIONS: dict[str, str] = {  # "fusion" in config.json -> where its class is
-    "sequential": "fabrica.models.sequential:Sequential",
-    "parallel": "fabrica.models.parallel:Parallel",
-    "table_image": "fabrica.models.table_image:TableImage",
-}
-MORE_BODIES: dict[str, str] = {"cells": "fabrica.models.table_tokens:TableEncoder"}
-MORE_ENCODES: dict[str, str] = {"cells": "fabrica.encode.cells:CellsEncode"}
 
 
 def load(folder: str | Path, *, device: str = "cpu") -> Bundle:

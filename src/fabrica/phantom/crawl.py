@@ -13,7 +13,9 @@ from fabrica.errors import UsageError
 from fabrica.types import Item, Origin, Record, Rights, record_id
 
 SIZE = 16  # pixels a side
-WHITE = 0.5
+COARSE, FINE = 0.1, 0.25  # how fine patterns and layouts are, in cycles a pixel
+LAYOUT = 1.0  # pictures of other classes share one, as pages of a kind do
+WHITE = 0.1  # of the noise: pixels without neighbours
 CLASSES = 50
 TARGETS = 20  # classes 0 .. 19 are what the evaluation asks for; the others are off target
 _PARTS = (
@@ -69,7 +71,7 @@ class Crawl:
             yield Record(id_, id_, groups, items, rights=Rights("CC0-1.0"))
 
 
-def crawl(n: int, seed: int, *, mismatch: float = 0.0, off_target: float = 0.0, noise: float = 0.7) -> Crawl:
+def crawl(n: int, seed: int, *, mismatch: float = 0.0, off_target: float = 0.0, noise: float = 1.4) -> Crawl:
     """`n` pairs. A share `off_target` of the pictures is of the 30 other classes; a share `mismatch` of the texts
     names a class drawn anew. A picture is its class' smooth pattern, a little shifted, under another one and noise.
 
@@ -97,7 +99,9 @@ def _text(synonyms: Sequence[str], rng: random.Random) -> str:
 def _pictures(shows: NDArray[np.int64], rng: np.random.Generator, noise: float) -> NDArray[np.uint8]:
     """(n, 16, 16): the pattern of a class is drawn once and for all."""
     n = len(shows)
-    patterns = _smooth(np.random.default_rng(51).normal(0, 1, (CLASSES, SIZE, SIZE)))
+    drawn = np.random.default_rng(51).normal(0, 1, (CLASSES, SIZE, SIZE))
+    patterns = _smooth(drawn)
+    patterns[TARGETS:] += LAYOUT * _smooth(np.random.default_rng(52).normal(0, 1, (1, SIZE, SIZE)), FINE)
     values = patterns[shows] * rng.uniform(0.6, 1.2, n)[:, None, None]
     row, column = ((np.arange(SIZE)[None] - rng.integers(-1, 2, n)[:, None]) % SIZE for _ in range(2))
     values = values[np.arange(n)[:, None, None], row[:, :, None], column[:, None, :]]
@@ -105,9 +109,9 @@ def _pictures(shows: NDArray[np.int64], rng: np.random.Generator, noise: float) 
     return np.asarray(np.clip(128 + 28 * values, 0, 255), np.uint8)
 
 
-def _smooth(noise: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Low frequencies of white noise (n, 16, 16), each of unit spread."""
+def _smooth(noise: NDArray[np.float64], width: float = COARSE) -> NDArray[np.float64]:
+    """Low frequencies of white noise (n, 16, 16), a Gaussian of `width` cycles a pixel; each of unit spread."""
     rate = np.fft.fftfreq(SIZE)
-    keep = np.exp(-((rate[:, None] ** 2 + rate[None] ** 2) / (2 * 0.1**2)))
+    keep = np.exp(-((rate[:, None] ** 2 + rate[None] ** 2) / (2 * width**2)))
     soft = np.fft.ifft2(np.fft.fft2(noise) * keep).real
     return np.asarray(soft / soft.std((1, 2), keepdims=True))

@@ -1,0 +1,24 @@
+"""What a saved folder may name and where its class is: fusions, bodies, transforms that came after the first ones.
+
+Tables alone: a proof's numbers do not depend on them (`proofs.depends` leaves this file out), so that a new entry makes
+no stored result stale.
+"""
+
+from __future__ import annotations
+
+FUSIONS: dict[str, str] = {  # "fusion" in config.json -> where its class is
+    "sequential": "fabrica.models.sequential:Sequential",
+    "parallel": "fabrica.models.parallel:Parallel",
+    "table_image": "fabrica.models.table_image:TableImage",
+    "translate": "fabrica.models.translate:Translate",
+}
+MORE_BODIES: dict[str, str] = {
+    "cells": "fabrica.models.table_tokens:TableEncoder",
+    "bag": "fabrica.models.bags:BagBody",
+    "groups": "fabrica.models.bags:GroupsBody",
+}
+MORE_ENCODES: dict[str, str] = {
+    "cells": "fabrica.encode.cells:CellsEncode",
+    "bag": "fabrica.encode.bags:BagEncode",
+    "groups": "fabrica.encode.groups:GroupEncode",
+}
