@@ -15,10 +15,9 @@ import pytest
 from fabrica import curate
 from fabrica.corpus import Corpus
 from fabrica.curate.dedup import ImageDuplicates
-from fabrica.curate.engine import StepFailed
 from fabrica.curate.quality import MinimumSize, MissingText
 from fabrica.curate.split import BySubject
-from fabrica.errors import UsageError
+from fabrica.errors import StepFailed, UsageError
 from fabrica.types import Decision, Drop, Item, Origin, Record, record_id
 
 ORIGIN = Origin("made", "x", "", "CC0-1.0")

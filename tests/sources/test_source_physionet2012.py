@@ -100,7 +100,7 @@ def test_the_real_set(shared_data) -> None:
     deaths = [r.labels["in_hospital_death"] for r in records]
     assert 0.05 < np.mean(deaths) < 0.25
     names = {n for r in records for e in r.items["events"] for n in e.names}
-    assert {"HR", "Age", "Lactate", "ICUType"} <= names
+    assert {"HR", "Age", "Lactate", "Height"} <= names
     assert "RecordID" not in names
     values = [v for r in records for e in r.items["events"] for v in e.array().tolist()]
     assert -1 not in values

@@ -12,9 +12,7 @@ from fabrica.cli._show import Json, emit, existing
 
 def card(
     corpus: Annotated[Path, typer.Argument(help="The corpus to describe.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="The HTML file; without it, numbers alone.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The HTML file; without it, numbers alone.")] = None,
     title: Annotated[str, typer.Option("--title", help="Heading of the page; default: the folder's name.")] = "",
     said: Annotated[
         Path | None, typer.Option("--said", help="TOML with the author's answers: [motivation] purpose = '...'.")

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fabrica.cli._show import DryRun, Few, Json, Memory, Seed, emit, existing, folder_for, progress, size, table
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fabrica.types import Step, Survey
+
 
 def curate(
     corpus: Annotated[Path, typer.Argument(help="The corpus to read.")],
-    recipe: Annotated[Path, typer.Argument(help="A job file whose [curate] and [[caption]] tables are followed.")],
+    recipe: Annotated[
+        str, typer.Argument(help="A job file, or a system that makes a data set.")
+    ],
     into: Annotated[Path, typer.Option("--into", help="The curated corpus, written whole.")],
+    preset: Annotated[str, typer.Option("--preset", help="Of a system: a preset that `fabrica show` lists.")] = "paper",
     runner: Annotated[str, typer.Option("--runner", help="local (this process), daft (this machine), ray.")] = "local",
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes of daft or ray.")] = 2,
     max_bad: Annotated[
@@ -35,18 +43,18 @@ def curate(
     Ray cluster (RAY_ADDRESS): the same records, bytes and ledger.
 
     Example: fabrica curate corpus clinic.toml --into curated
+
+    Example: fabrica curate articles pmc_patients --into notes
     """
     from fabrica import curate as room
     from fabrica.corpus import Corpus
     from fabrica.curate.cluster import RUNNERS
     from fabrica.curate.plan import signature
     from fabrica.errors import UsageError, unknown
-    from fabrica.job import load
     from fabrica.job.cost import of_curate
-    from fabrica.job.tasks import plan_of
 
     memory = size(max_memory)
-    plan = plan_of(load(recipe), seed)
+    plan = _plan(recipe, preset, seed)
     source = Corpus.open(existing(corpus, "corpus"))
     folder_for(into, "--into")
     if not len(source):
@@ -71,3 +79,23 @@ def curate(
     if report.failed:
         text += f"\n{report.failed} left out because a step failed on them; where stands in {into / 'ledger.parquet'}"
     emit(asdict(report), as_json=json, text=text + ("\n" + table(("step", "reason", "dropped"), rows) if rows else ""))
+
+
+def _plan(recipe: str, preset: str, seed: int) -> Sequence[Step | Survey]:
+    """The plan of a job file, or of a system by name."""
+    from fabrica.errors import UsageError, unknown
+    from fabrica.job import load
+    from fabrica.job.tasks import plan_of
+    from fabrica.systems import load_system, names
+
+    if recipe not in names():
+        if not Path(recipe).exists() and Path(recipe).suffix != ".toml":
+            raise unknown("job file or system", recipe, names())
+        return plan_of(load(Path(recipe)), seed)
+    system = load_system(recipe)
+    if system.plan is None:
+        makers = [name for name in names() if load_system(name).plan is not None]
+        raise UsageError(f"{recipe} makes no data set; these do: {', '.join(makers)}")
+    if preset not in system.settings:
+        raise unknown(f"preset of {recipe}", preset, system.settings)
+    return system.plan(system.settings[preset])

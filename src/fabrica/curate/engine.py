@@ -31,7 +31,7 @@ from fabrica.curate.ledger import (
 )  # fmt: skip
 from fabrica.curate.plan import carry_splits, fingerprint, signature
 from fabrica.curate.unit import ORDER, Outcome, Unit, Work, save
-from fabrica.errors import FabricaError, StepFailed, UsageError, unknown
+from fabrica.errors import StepFailed, UsageError, unknown
 from fabrica.safe import write_whole
 from fabrica.types import Record, Step, Survey
 

@@ -136,10 +136,10 @@ class Textbook:
         made = []
         for i in range(n):
             drug = drugs[int(rng.integers(len(drugs)))]
-            answer = (
-                drug.verdict, {"yes": "no", "no": "yes", "maybe": "maybe"}[drug.verdict],
-                "no" if drug.verdict == "maybe" else "yes", {"yes": "helps", "no": "fails", "maybe": "doubtful"}[drug.verdict],
-            )[task]  # fmt: skip
+            v = drug.verdict
+            turned = {"yes": "no", "no": "yes", "maybe": "maybe"}
+            said = {"yes": "helps", "no": "fails", "maybe": "doubtful"}
+            answer = (v, turned[v], "no" if v == "maybe" else "yes", said[v])[task]
             prompt = f"about {drug.name} in {drug.condition} : answer :"
             record = _asked(f"related-{task}-{int(kept)}-{part}-{i}", f"related-{task}", prompt, answer)
             made.append(record.updated(labels={"task": float(task)}))

@@ -52,6 +52,8 @@ def read(ref: Ref, limits: Limits = LIMITS) -> Iterator[Record | Quarantined]:
     stay, rows, bad = _rows(decode(safe.read_bytes(ref.path, small)))
     if bad:
         yield Quarantined(ref.key, safe.sha256(ref.path), "row_shape", f"{bad} rows without time, parameter and number")
+    if not rows:
+        yield Quarantined(ref.key, safe.sha256(ref.path), "no_events", "a stay of which nothing is known")
     columns = {
         "patient": [stay] * len(rows), "time": [t for t, _, _ in rows], "kind": [EVENT] * len(rows),
         "code": [c for _, c, _ in rows], "value": [v for _, _, v in rows], "text": [None] * len(rows),

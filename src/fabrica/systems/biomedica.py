@@ -56,10 +56,12 @@ class Settings:
 
 
 def plan(settings: Settings) -> Sequence[Step | Survey]:
-    """The archive: newest versions, sub-captions and panels, copies named, concepts propagated, kept and capped."""
+    """The archive: newest versions, sub-captions and panels, concepts propagated, kept and capped, copies named, and
+    what looks alike on one side of the split."""
     from fabrica.curate.archive import CapConcepts, FigureCopies, KeepConcepts, LatestVersion
     from fabrica.curate.colour_texture import ColourTexture
     from fabrica.curate.concepts import ClusterModel, Propagate
+    from fabrica.curate.dedup import ImageDuplicates
     from fabrica.curate.figures import PanelRecords, PanelSplit, SubCaptions
     from fabrica.curate.split import BySubject
 
@@ -73,7 +75,7 @@ def plan(settings: Settings) -> Sequence[Step | Survey]:
         steps.append(KeepConcepts(keep=settings.keep, licences=settings.licences))
     if settings.cap:
         steps.append(CapConcepts(cap=settings.cap))
-    return (*steps, FigureCopies(), BySubject())
+    return (*steps, FigureCopies(), ImageDuplicates(exact="group"), BySubject())
 
 
 def build(settings: Settings, records: Iterable[Record]) -> Bundle:
