@@ -9,6 +9,7 @@ from dataclasses import replace
 from multiprocessing import get_context
 from typing import TypeVar
 
+from fabrica.errors import need
 from fabrica.proofs import Plan
 
 Job = TypeVar("Job")
@@ -21,6 +22,7 @@ def spread(function: Callable[[Job, Plan], Made], jobs: Sequence[Job], plan: Pla
     `function` is one of a module. Each job trains on one thread whether it runs here or in a process of its own, so
     that the numbers depend neither on how many cores there are nor on `plan.workers`. On a GPU they run in turn.
     """
+    need("torch", "train")
     workers = plan.workers or (os.cpu_count() or 1 if plan.device == "cpu" else 1)
     alone, made = replace(plan, progress=None), []
     if min(workers, len(jobs)) < 2:
