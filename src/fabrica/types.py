@@ -516,6 +516,7 @@ class System:
     tasks: tuple[str, ...] = ()
     covers: tuple[str, ...] = ()
     plan: Callable[[Any], Sequence[Step | Survey]] | None = None  # settings -> how its data set is made (`curate.run`)
+    answer: Callable[[Any], Callable[..., Any]] | None = None  # settings -> strategy: (ChatModel, question) -> answer
 
 
 # ---------------------------------------------------------------- evidence

@@ -1,7 +1,7 @@
 """What a reply chooses, and strategies as programs of calls whose traces match what they declare."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fabrica.chat import Scripted
@@ -47,11 +47,13 @@ def test_yes_no_maybe_with_denials(text, letter):
     assert choice(text, YES) == letter
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_any_text_gives_a_letter_of_the_question_or_none(text):
     assert choice(text, ASK) in (*ASK.letters, None)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1000))
 def test_another_order_maps_back(seed):
     other, back = ASK.shuffled(seed)
@@ -169,6 +171,7 @@ def test_equal_scores_favour_no_position():
     assert all(8 <= chosen.count(a) <= 34 for a in ASK.letters)
 
 
+@settings(deadline=None)
 @given(st.floats(-5, 500, allow_nan=False), st.booleans())
 def test_stated_numbers_are_clipped(value, percent):
     said = stated(f"It fits. Consistent: {value:.3f}{' %' if percent else ''}")
@@ -239,6 +242,7 @@ def test_a_record_becomes_a_question_or_says_what_it_lacks():
         of_record(record().updated(labels={"answer": 2.0}))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 12), st.integers(0, 99))
 def test_exemplars_are_balanced_over_letters(n, seed):
     pool = [Question(f"q{i}", f"Which {i}?", ("w", "x", "y", "z"), "ABBB"[i % 4]) for i in range(16)]

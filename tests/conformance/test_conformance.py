@@ -16,10 +16,11 @@ import torch
 
 from fabrica.errors import UsageError
 from fabrica.models import Bundle
-from fabrica.phantom import hospital, p1
+from fabrica.phantom import bodies, hearts, hospital, oncology, p1
+from fabrica.phantom.cohort import cohort
 from fabrica.systems import headline, load_system, names
 from fabrica.train import fit
-from fabrica.types import Absent, Record, System
+from fabrica.types import Absent, Item, Record, System
 
 STEPS = 60
 
@@ -43,6 +44,40 @@ def texts(pairs: list[Record]) -> list[Record]:
     return [r.updated(items={"query": r.items["report"], "document": r.items["report"]}) for r in pairs]
 
 
+@pytest.fixture(scope="module")
+def turns(pairs: list[Record]) -> list[Record]:
+    """What is asked and what is answered: the first words of a report, and the report."""
+    return [r.updated(items={"prompt": (start(r.items["report"][0]),), "answer": r.items["report"]}) for r in pairs]
+
+
+def start(report: Item) -> Item:
+    return replace(report, value=" ".join(report.text().split()[:6]))
+
+
+@pytest.fixture(scope="module")
+def drawn() -> list[Record]:
+    """40 synthetic slices with strokes, 24 masks of other patients."""
+    return hearts.records(40, 11, what="scribble") + hearts.records(24, 11, what="mask", start=100)
+
+
+@pytest.fixture(scope="module")
+def labelled() -> list[Record]:
+    """Eight sets of 6 synthetic volumes, each with one organ labelled."""
+    return bodies.sets(6, 11)
+
+
+@pytest.fixture(scope="module")
+def bags() -> list[Record]:
+    """64 synthetic patients with a slide's patches, genes and a time to death."""
+    return oncology.additive(64, 11, patches=(4, 12))
+
+
+@pytest.fixture(scope="module")
+def people() -> list[Record]:
+    """64 synthetic people with an image and a table of numbers and categories."""
+    return list(cohort(64, 11).records())
+
+
 def renamed(record: Record) -> Record:
     roles = {"image/xray": "image", "table/labs": "labs"}
     return record.updated(items={roles.get(k, k): v for k, v in record.items.items()})
@@ -55,7 +90,10 @@ def system(request: pytest.FixtureRequest) -> tuple[str, System]:
 
 def data_for(system: System, request: pytest.FixtureRequest) -> list[Record]:
     """Records that have every kind that a system reads."""
-    kind = "triples" if "ecg" in system.reads else "texts" if "query" in system.reads else "pairs"
+    kinds = {"ecg": "triples", "query": "texts", "answer": "turns", "table": "people", "slide": "bags"}
+    kind = next((kind for field, kind in kinds.items() if field in system.reads), "pairs")
+    if "segment" in system.tasks:
+        kind = "labelled" if ("volume",) in system.reads.values() else "drawn"
     wanted: Any = request.getfixturevalue(kind)
     return list(wanted)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import f1_score
@@ -20,6 +20,7 @@ def asked(n, letters="ABC"):
     return [Question(f"q{i}", f"Which {i}?", ("x", "y", "z"), letters[i % len(letters)]) for i in range(n)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("ABC"), st.sampled_from(["A", "B", "C", "D", ""])), min_size=2, max_size=60))
 def test_macro_f1_is_scikit_learns_and_weights_are_repeats(rows):
     truth, answer = (np.array(x) for x in zip(*rows, strict=True))
@@ -32,6 +33,7 @@ def test_macro_f1_is_scikit_learns_and_weights_are_repeats(rows):
             assert value == pytest.approx(choices.macro_f1(t, a))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=40))
 def test_mcnemar_is_the_binomial_test_of_the_pairs_that_differ(rows):
     a, b = [x for x, _ in rows], [y for _, y in rows]
@@ -41,6 +43,7 @@ def test_mcnemar_is_the_binomial_test_of_the_pairs_that_differ(rows):
     assert made.p == pytest.approx(binomtest(made.only_a, n, 0.5).pvalue if n else 1.0)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from([0.2, 0.4, 0.4, 1.0]), st.booleans()), min_size=1, max_size=30),
     st.floats(0, 0.99),

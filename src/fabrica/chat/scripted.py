@@ -41,6 +41,24 @@ class Scripted(Asked):
         return said if isinstance(said, Reply) else Reply(said, self.name, words(request), len(said.split()))
 
 
+class Told(Asked):
+    """Answers by a function of the last message's text, the temperature and the seed, and keeps nothing: for readers of
+    known competence (`phantom.vignettes`, `phantom.chains`).
+
+    >>> from fabrica.chat.request import user
+    >>> Told(lambda text, temperature, seed: text.upper())(user("yes")).text
+    'YES'
+    """
+
+    def __init__(self, function: Callable[[str, float, int], str], *, name: str = "told") -> None:
+        self.name, self.function = name, function
+
+    def answer(self, request: Request) -> Reply:
+        """The function's reply."""
+        said = self.function(request.messages[-1].text, request.temperature, request.seed)
+        return Reply(said, self.name, words(request), len(said.split()))
+
+
 def words(request: Request) -> int:
     """Words of all text parts: what stands for tokens where there is no tokenizer."""
     return sum(len(message.text.split()) for message in request.messages)

@@ -71,9 +71,9 @@ def evaluate(
         return
     from fabrica import evaluate as room
     from fabrica.evaluate import cards
-    from fabrica.models import Bundle
+    from fabrica.models.load import load as load_model
 
-    bundle = Bundle.from_pretrained(model)
+    bundle = load_model(model)
     with progress(quiet=json) as bar:
         scores = room.run(
             bundle, corpus, out, tasks=tasks, seed=seed, allow_leak=allow_leak, trained_on=train, progress=bar

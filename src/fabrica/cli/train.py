@@ -43,7 +43,6 @@ def train(
     folder_for(out, "--out")
     if not corpus.count("split = 'train'"):
         raise UsageError(f"the corpus {data} has no record in split 'train'; split it with: fabrica curate {data} ...")
-    from fabrica.models import Bundle
     from fabrica.objectives.gather import rank
     from fabrica.train import estimate, fit
 
@@ -60,7 +59,7 @@ def train(
     if rank():  # one process of torchrun's writes and speaks
         return
     card = {"settings": asdict(settings), "trained_on": corpus.split_hash("split = 'train'"), "seed": seed}
-    Bundle(bundle.model, bundle.collate, {**bundle.card, **card}).save_pretrained(out / "model", replace=True)
+    type(bundle)(bundle.model, bundle.collate, {**bundle.card, **card}).save_pretrained(out / "model", replace=True)
     summary = {
         "model": str(out / "model"), "steps": result.steps, "seconds": round(result.seconds, 1),
         "loss": result.losses[-1] if result.losses else None, "resumed_from": result.resumed_from,

@@ -31,6 +31,7 @@ VERSION = "probing-1"  # of wording and construction
 OPTIONS = ("yes", "no")
 Dims = Mapping[str, Sequence[str]]  # dimension -> the values that twins are drawn from
 Unlisted = Literal["unknown", "absent"]
+_OWN = ("dimension", "probe", "pair", "of", "value", "about", "record")  # groups of a question's record
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Probe:
     text: str
     gold: bool
     value: str
+    about: str = ""  # of a place: the condition
     groups: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -58,15 +60,16 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Related:
-    """Says why a false value may not stand for a true one: "" if it may, else "same" (synonyms by `names`, spelling),
-    "broader" or "narrower" (by `parents`: value -> the values above it, over any number of levels).
+    """Says why a false value may not stand for a true one: "" if it may, else "same" (synonyms by `names`, by default
+    `text.lexicon.FINDINGS`; spelling), "broader" or "narrower" (by `parents`: value -> the values above it, over any
+    number of levels).
 
     >>> related = Related(parents={"pneumonia": ("infection",), "infection": ("disease",)})
     >>> related("collapsed lung", "pneumothorax"), related("pneumonia", "disease"), related("mass", "fracture")
     ('same', 'broader', '')
     """
 
-    names: Names = field(default_factory=lambda: FINDINGS)
+    names: Names | None = None
     parents: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __call__(self, true: str, false: str) -> str:
@@ -78,7 +81,8 @@ class Related:
     def canonical(self, value: str) -> str:
         """The label that a value is a name of, else the value in plain words."""
         plain = " ".join(value.lower().replace("_", " ").split())
-        return next((k for k, said in self.names.items() if plain in said or plain == k.replace("_", " ")), plain)
+        names = FINDINGS if self.names is None else self.names
+        return next((k for k, said in names.items() if plain in said or plain == k.replace("_", " ")), plain)
 
     def _above(self, value: str) -> set[str]:
         up = {self.canonical(k): [self.canonical(v) for v in of] for k, of in self.parents.items()}
@@ -170,6 +174,35 @@ def _centre(region: Region) -> tuple[float, float]:
         return (float(columns.mean()), float(rows.mean())) if len(rows) else (0.0, 0.0)
     points = data.reshape(-1, data.shape[-1])[:, :2].mean(0)
     return float(points[0]), float(points[1])
+
+
+def statements(record: Record, dims: Dims, *, unlisted: Unlisted = "unknown") -> dict[str, float]:
+    """Every statement that a question may make of a record, true 1.0 or false 0.0, by `statement` name: what a
+    classifier learns that is to be asked. Unknown ones are left out; a condition that is absent is in no place.
+
+    >>> made = Record("r", "p", labels={"mass": 1.0, "fracture": 0.0})
+    >>> statements(made, {"condition": ("mass", "fracture"), "abnormality": ()})
+    {'abnormality': 1.0, 'condition/mass': 1.0, 'condition/fracture': 0.0}
+    """
+    facts = facts_of(record, dims, unlisted=unlisted)
+    made: dict[str, float] = {}
+    if "abnormality" in dims and facts.normal is not None:
+        made["abnormality"] = float(not facts.normal)
+    made |= {statement(*fact): 1.0 for fact in facts.true}
+    for (name, about), values in facts.false.items():
+        made |= {statement(name, v, about): 0.0 for v in values}
+    for about in facts.false.get(("condition", ""), ()):
+        made |= {statement("position", v, about): 0.0 for v in dims.get("position", ())}
+    return made
+
+
+def statement(dimension: str, value: str, about: str = "") -> str:
+    """The name of a statement, as labels are called.
+
+    >>> statement("position", "left upper", "mass"), statement("abnormality", "")
+    ('position/mass/left upper', 'abnormality')
+    """
+    return "/".join(part for part in (dimension, about, value) if part)
 
 
 # ---------------------------------------------------------------- questions
@@ -270,7 +303,7 @@ class _Maker:
         said = WORDING[name].format(value=value.replace("_", " "), about=about.replace("_", " "))
         return Probe(
             f"{self.record.id}/{name}/{kind}/{number or pair}", self.record.id, self.record.subject, name, kind, pair,
-            of, said, gold, value, dict(self.record.groups),
+            of, said, gold, value, about, dict(self.record.groups),
         )  # fmt: skip
 
 
@@ -316,7 +349,7 @@ def as_record(probe: Probe, record: Record) -> Record:
     }
     groups = {
         **record.groups, "dimension": probe.dimension, "probe": probe.kind, "pair": probe.pair, "of": str(probe.of),
-        "value": probe.value, "about": record.id,
+        "value": probe.value, "about": probe.about, "record": record.id,
     }  # fmt: skip
     return Record(
         record_id("probing", probe.id), record.subject, groups, items, labels={"answer": 0.0 if probe.gold else 1.0},
@@ -328,14 +361,14 @@ def of_record(record: Record) -> Probe:
     """The inverse of `as_record`, but for the id, which is the record's. `UsageError` where the answer is not one of
     yes and no."""
     said, answer, g = record.first("question"), record.labels.get("answer"), record.groups
-    lost = [k for k in ("dimension", "probe", "pair", "of", "about") if k not in g]
+    lost = [k for k in _OWN if k not in g]
     if said is None or lost:
         raise UsageError(f"record {record.id!r} is no probing question: it lacks {', '.join(lost) or 'a question'}")
     if isinstance(answer, Absent) or answer not in (0.0, 1.0):
         raise UsageError(f"record {record.id!r}: the answer is {answer!r}; wanted 0 (yes) or 1 (no)")
     kind: Literal["fact", "twin"] = "twin" if g["probe"] == "twin" else "fact"
-    rest = {k: v for k, v in g.items() if k not in ("dimension", "probe", "pair", "of", "value", "about")}
+    rest = {k: v for k, v in g.items() if k not in _OWN}
     return Probe(
-        record.id, g["about"], record.subject, g["dimension"], kind, g["pair"], int(g["of"]), said.text(),
-        answer == 0.0, g.get("value", ""), rest,
+        record.id, g["record"], record.subject, g["dimension"], kind, g["pair"], int(g["of"]), said.text(),
+        answer == 0.0, g["value"], g["about"], rest,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Bags of patch features (a slide as N vectors) to arrays of one size, with a column that says which patches there are."""
+"""Bags of patch features (a slide as N vectors) to arrays of one size; a column says which patches there are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from fabrica.types import Item
 @dataclass(frozen=True, slots=True)
 class BagEncode(Plain):
     """(patches, features), or (patches, 2 + features) with x and y of the patch first, -> (most, features + 1) float32:
-    patches in raster order (rows from the top where there are coordinates), then zeros; the last column is 1 for a patch.
+    patches in raster order (rows from the top where there are coordinates), then zeros; the last column is 1
+    for a patch.
 
     Of more than `most` patches some are taken: drawn anew at each visit where `draw`, else evenly spaced.
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fabrica.encode.vocabulary import load_tokenizer
 from fabrica.errors import Refused, UsageError, unknown
+from fabrica.text.turns import Turn
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 IMAGE = "<image>"
-Turn = tuple[str, str]  # question, answer; without a question the answer is a plain text
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Tables whose columns fall into named groups (genes by function): standardised columns, and which are in which group."""
+"""Tables whose columns fall into named groups (genes by function): standardised columns, and the groups."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ class GroupEncode(Plain):
         if len(bad):
             name = item.names[bad[0]] if bad[0] < len(item.names) else bad[0]
             raise Refused(
-                "gene_not_finite", f"column {name!r} of {item.origin.key!r} is NaN or infinite; leave out what is missing"
+                "gene_not_finite",
+                f"column {name!r} of {item.origin.key!r} is NaN or infinite; leave out what is missing",
             )
         return self.table(_log(item, self.log), rng)
 

@@ -17,6 +17,7 @@ from fabrica.types import Batch, Record, Region
 
 Marks = NDArray[np.int64]
 Known = NDArray[np.bool_]
+DOMAIN = "domain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +87,44 @@ class MaskTarget:
 
 
 @dataclass(frozen=True, slots=True)
+class DomainTarget:
+    """Each record in the label space of its own domain: `spaces` by the value of the record's group `by`. Records of
+    another domain are not annotated. All spaces lie on one field."""
+
+    spaces: Mapping[str, MaskTarget]
+    by: str = "source"
+
+    def __post_init__(self) -> None:
+        if not self.spaces or len({s.field for s in self.spaces.values()}) > 1:
+            raise UsageError(f"label spaces of {list(self.spaces)}; wanted at least one, all on one field")
+
+    @property
+    def field(self) -> str:
+        """The field on whose grid all spaces lie."""
+        return next(iter(self.spaces.values())).field
+
+    def number(self, record: Record) -> int | None:
+        """The number of the record's domain, in the order of `spaces`; None where it is of none."""
+        name = record.groups.get(self.by, "")
+        return list(self.spaces).index(name) if name in self.spaces else None
+
+    def __call__(self, record: Record, roles: Sequence[str], grid: GridEncode) -> tuple[Marks, Known]:
+        """Label, in the numbers of the record's own space, and known (*size)."""
+        space = self.spaces.get(record.groups.get(self.by, ""))
+        if space is None:
+            return np.zeros(grid.size, np.int64), np.zeros(grid.size, bool)
+        return space(record, roles, grid)
+
+
+@dataclass(frozen=True, slots=True)
 class MaskCollate(Collate):
     """A `Collate` with mask targets by name: `targets[name]` (B, *size) int64 and `known[name]` (B, *size) bool.
 
-    A target's field reads by a `GridEncode`, which draws nothing, so that a mask always lies on its image.
+    A `DomainTarget` gives a second target, "domain" (B,) int64: the number of the record's label space, known where it
+    has one. A target's field reads by a `GridEncode`, which draws nothing, so that a mask always lies on its image.
     """
 
-    masks: Mapping[str, MaskTarget] = field(default_factory=dict)
+    masks: Mapping[str, MaskTarget | DomainTarget] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         Collate.__post_init__(self)
@@ -113,6 +145,11 @@ class MaskCollate(Collate):
             made = [self.target(name, r) for r in records]
             targets[name] = torch.from_numpy(np.stack([m[0] for m in made]))
             known[name] = torch.from_numpy(np.stack([m[1] for m in made]))
+            mask = self.masks[name]
+            if isinstance(mask, DomainTarget):
+                numbers = [mask.number(r) for r in records]
+                targets[DOMAIN] = torch.tensor([n or 0 for n in numbers])
+                known[DOMAIN] = torch.tensor([n is not None for n in numbers])
         return replace(batch, targets=targets, known=known)
 
     def target(self, name: str, record: Record) -> tuple[Marks, Known]:
@@ -143,8 +180,18 @@ class MaskCollate(Collate):
         if data.get("version") != 1:
             raise UsageError(f"collate settings are of version {data.get('version')!r}; this library reads version 1")
         fields = {n: Use(tuple(u["roles"]), _encode(u["encode"]), u["most"]) for n, u in data["fields"].items()}
-        masks = {n: MaskTarget(**{**m, "classes": tuple(m["classes"])}) for n, m in data.get("masks", {}).items()}
+        masks = {n: _target(m) for n, m in data.get("masks", {}).items()}
         return cls(fields, tuple(data["targets"]), tuple(data["keys"]), data["seed"], masks=masks)
+
+
+def _target(data: Mapping[str, Any]) -> MaskTarget | DomainTarget:
+    if "spaces" in data:
+        return DomainTarget({n: _plain(s) for n, s in data["spaces"].items()}, data["by"])
+    return _plain(data)
+
+
+def _plain(data: Mapping[str, Any]) -> MaskTarget:
+    return MaskTarget(**{**data, "classes": tuple(data["classes"])})
 
 
 def _encode(data: Mapping[str, Any]) -> Any:

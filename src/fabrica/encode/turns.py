@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fabrica.encode import from_json
-from fabrica.encode.chat import ChatEncode, Turn
+from fabrica.encode.chat import ChatEncode
 from fabrica.encode.collate import Use, _named, generator, pad
 from fabrica.errors import FabricaError, Refused, UsageError
+from fabrica.text.turns import Turn, turns_of
 from fabrica.types import Absent, Batch, Blob, Field, Item, Record
 
 TEXT, SAID = "text", "said"
 DESCRIBE = (
-    "Describe the image.", "What does this image show?", "What is seen in the image?", "Give a description of the image.",
+    "Describe the image.", "What does this image show?", "What is seen in the image?", "Describe what is shown.",
     "Summarise what the image shows.", "Explain what is visible in this image.", "What can you see in the picture?",
     "Write a caption for this image.", "Present the visual content of the image.", "Characterise the image.",
     "Say in short what the image depicts.",
@@ -30,7 +30,7 @@ class ChatCollate:
     """`collate(records, epoch) -> Batch` with the fields `picture` (None: blind) and "text", and the target "said":
     (B, L) ids with `known` (B, L) bool, the tokens that are learned.
 
-    The turns of a record are those of the first of `roles` that it has: "conversation" (JSON turns, see `turns_json`),
+    The turns of a record are those of the first of `roles` that it has: "conversation" (JSON turns, see `text.turns`),
     "answer" with its "question", or any other text after one of `instructions`, drawn anew each visit. `plain` texts
     stand alone and are learned whole. `shuffle` reorders turns at each visit; `image_last` puts the image after the
     first question in half of the visits. A record without an image is a conversation without one; an image that cannot
@@ -159,20 +159,3 @@ def text_field(rows: Sequence[NDArray[np.int64]], fill: int, here: Sequence[bool
         values[i, 0, : len(row)] = row
         mask[i, 0, : max(1, len(row))] = True
     return Field(torch.from_numpy(values), torch.tensor(list(here))[:, None], None, torch.from_numpy(mask))
-
-
-def turns_json(turns: Sequence[Turn]) -> str:
-    """Turns as the text of a "conversation" item.
-
-    >>> turns_of(turns_json([("Which side?", "Left.")]))
-    [('Which side?', 'Left.')]
-    """
-    return json.dumps([{"question": q, "answer": a} for q, a in turns], ensure_ascii=False)
-
-
-def turns_of(text: str, name: str = "") -> list[Turn]:
-    """The inverse of `turns_json`; `Refused("conversation_bad")` for anything else."""
-    try:
-        return [(str(t["question"]), str(t["answer"])) for t in json.loads(text)]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Refused("conversation_bad", f"record {name!r} holds no conversation of questions and answers") from error

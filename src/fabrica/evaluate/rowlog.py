@@ -21,8 +21,8 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One answer: the question's id, the reply as it came, or the reason code of a failure; what it cost. `passing`: the
-    way to the model failed, and it is asked again on the next run."""
+    """One answer: the question's id, the reply as it came, or the reason code of a failure; what it cost. `passing`:
+    the way to the model failed, and it is asked again on the next run."""
 
     question: str
     text: str

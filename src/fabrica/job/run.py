@@ -131,7 +131,7 @@ def _curate(r: Run, raw: Corpus) -> tuple[Corpus, bool]:
 
 def _train(r: Run, corpus: Corpus) -> tuple[Bundle, bool]:
     """The system of the job; a trained model of the same words and records is loaded."""
-    from fabrica.models import Bundle
+    from fabrica.models.load import load
     from fabrica.systems import load_system
     from fabrica.train import fit
 
@@ -141,7 +141,7 @@ def _train(r: Run, corpus: Corpus) -> tuple[Bundle, bool]:
     mark = marks.mark(r.job.train.system, asdict(settings), marks.contents(corpus, TRAIN), r.seed)
     folder, work = r.out / "model", r.out / "train"
     if marks.read(r.out / "model.json").get("mark") == mark and (folder / "model.safetensors").is_file():
-        return Bundle.from_pretrained(folder), False
+        return load(folder), False
     if marks.read(work / "mark.json").get("mark") != mark:
         shutil.rmtree(work, ignore_errors=True)
         marks.write(work / "mark.json", {"mark": mark})
@@ -154,9 +154,9 @@ def _train(r: Run, corpus: Corpus) -> tuple[Bundle, bool]:
         "settings": asdict(settings), "preset": preset, "trained_on": corpus.split_hash(TRAIN), "steps": result.steps,
         "seed": r.seed, "licence": "see the licences of the training records",
     }  # fmt: skip
-    Bundle(bundle.model, bundle.collate, {**bundle.card, **card}).save_pretrained(folder, replace=True)
+    type(bundle)(bundle.model, bundle.collate, {**bundle.card, **card}).save_pretrained(folder, replace=True)
     marks.write(r.out / "model.json", {"mark": mark})
-    return Bundle.from_pretrained(folder), True
+    return load(folder), True
 
 
 def build(system: System, settings: Any, corpus: Corpus, seed: int) -> Bundle:

@@ -1,8 +1,9 @@
-"""Bodies whose tokens are the parts of one thing: patches of a slide, groups of genes. The first token stands for all."""
+"""Bodies whose tokens are the parts of one thing: patches of a slide, groups of genes. The first token is for all."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, ClassVar, Self
 
 import torch
@@ -81,7 +82,9 @@ class GroupsBody(Body):
         for i, group in enumerate(self.groups):
             self.register_buffer(f"at_{i}", torch.tensor(group), persistent=False)
         kernel = 2 * len(self.groups) + 1
-        self.encoder = BagEncoder(width, heads, position=False, landmarks=1, exact=max(512, len(groups) + 1), kernel=kernel)
+        self.encoder = BagEncoder(
+            width, heads, position=False, landmarks=1, exact=max(512, len(groups) + 1), kernel=kernel
+        )
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Tokens:
         """(n, 1 + groups, D)."""
@@ -117,7 +120,7 @@ def _with_first(there: Tensor) -> Tensor:
 
 def _self_normalising(widths: Sequence[int], dropout: float) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in pairwise(widths):
         linear = nn.Linear(a, b)
         nn.init.normal_(linear.weight, std=a**-0.5)
         nn.init.zeros_(linear.bias)

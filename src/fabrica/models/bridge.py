@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from fabrica.errors import UsageError, need
 from fabrica.models.adapt import Lora, add_lora
-from fabrica.models.transformers_tower import _layer_names, plain_config
+from fabrica.models.language import LanguageModel, small_config
+from fabrica.models.transformers_tower import TransformersTower, _layer_names, _quiet, plain_config, resolve
 from fabrica.models.weights import state_hash
 from fabrica.types import Field
+
+if TYPE_CHECKING:
+    from fabrica.encode.chat import ChatEncode
 
 PARTS: dict[str, tuple[str, ...]] = {  # part -> prefixes of its parameters
     "vision": ("net.model.vision_tower",),
     "connector": ("net.model.multi_modal_projector",),
     "language": ("net.model.language_model", "net.lm_head"),
 }
+SMALL = "small"
 Connector = Literal["mlp", "linear"]
+CLIP_NORM = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # mean, std (arXiv 2103.00020)
 
 
 class Pooled(nn.Module):
@@ -74,7 +80,9 @@ class Assistant(nn.Module):
         self.dim = int(net.config.text_config.hidden_size)
         if lora is not None:
             layers = _layer_names(inner.language_model)
-            add_lora(inner.language_model, layers, Lora(lora.rank, lora.alpha, lora.layers or len(layers), lora.dropout))
+            add_lora(
+                inner.language_model, layers, Lora(lora.rank, lora.alpha, lora.layers or len(layers), lora.dropout)
+            )
             net.lm_head.requires_grad_(False)
 
     @classmethod
@@ -141,7 +149,9 @@ class Assistant(nn.Module):
         shown = image.valid.sum(1) if image is not None else torch.zeros(len(ids), dtype=torch.long, device=ids.device)
         if not bool(shown.any()) and not bool(places.any()):
             return words
-        tokens = self.image_tokens(image) if image is not None and bool(shown.any()) else words.new_zeros(0, 1, self.dim)
+        tokens = (
+            self.image_tokens(image) if image is not None and bool(shown.any()) else words.new_zeros(0, 1, self.dim)
+        )
         wrong = (places.sum(1) != shown * tokens.shape[1]).nonzero().flatten().tolist()
         if wrong:
             row = wrong[0]
@@ -245,25 +255,65 @@ def merged(model: Assistant) -> Assistant:
     return out
 
 
-def load_vision(source: str | Path, *, allow_network: bool = False) -> Any:
-    """A vision model with its weights: folder, catalogue name or hub id."""
-    from fabrica.models.transformers_tower import TransformersTower
+def language_of(model: Assistant) -> Any:
+    """The assistant's language model by itself, as `transformers` knows it; the weights are shared, not copied."""
+    tf = need("transformers", "train")
+    with torch.device("meta"):
+        lm = tf.AutoModelForCausalLM.from_config(model.net.config.text_config)
+    setattr(lm, lm.base_model_prefix, model.net.model.language_model)
+    lm.set_output_embeddings(model.net.lm_head)
+    return lm.train(model.training)
 
+
+def choose_vision(source: str | Path, size: int, patch: int, *, width: int, allow_network: bool = False) -> Any:
+    """A vision model with its weights by folder, catalogue name or hub id, or a "small" one of random weights."""
+    if source == SMALL:
+        return small_vision(size, patch, width)
     return TransformersTower.load(source, allow_network=allow_network).model
 
 
-def load_language(source: str | Path, *, allow_network: bool = False) -> Any:
-    """A causal language model with its weights: folder, catalogue name or hub id."""
-    from fabrica.models.language import LanguageModel
-
+def choose_language(
+    source: str | Path, words: ChatEncode, small: tuple[int, int], *, allow_network: bool = False
+) -> Any:  # fmt: skip
+    """A causal language model by folder, catalogue name or hub id, or a "small" one of width and depth `small`."""
+    if source == SMALL:
+        return small_language(words, width=small[0], depth=small[1])
     return LanguageModel.load(source, allow_network=allow_network).lm
 
 
-def trainable(model: nn.Module, parts: Sequence[str]) -> dict[str, int]:
-    """Part -> numbers that a stage may move now, of those under each prefix in `PARTS`."""
-    out = dict.fromkeys(parts, 0)
-    for name, p in model.named_parameters():
-        for part in parts:
-            if p.requires_grad and name.startswith(PARTS[part]):
-                out[part] += p.numel()
-    return out
+def choose_words(
+    source: str | Path, texts: Iterable[str], size: int, *, length: int, allow_network: bool = False, **form: Any
+) -> ChatEncode:
+    """The tokenizer that comes with a language model, or for a "small" one a vocabulary of at most `size` words of
+    `texts`; `form` is template, image token and tokens an image."""
+    from fabrica.encode.chat import ChatEncode, chat_vocabulary
+    from fabrica.encode.turns import DESCRIBE
+
+    if source == SMALL:
+        return ChatEncode(chat_vocabulary([*texts, *DESCRIBE * 2], size, template=form["template"]), length, **form)
+    return ChatEncode(str(resolve(source, allow_network=allow_network)), length, **form)
+
+
+def small_vision(size: int, patch: int, width: int, *, depth: int = 3) -> Any:
+    """A CLIP vision transformer of random weights for images of `size` pixels."""
+    tf = need("transformers", "train")
+    config = tf.CLIPVisionConfig(
+        hidden_size=width, intermediate_size=2 * width, num_hidden_layers=depth, num_attention_heads=4, image_size=size,
+        patch_size=patch,
+    )  # fmt: skip
+    return tf.CLIPVisionModel(config)
+
+
+def small_language(words: ChatEncode, *, width: int, depth: int) -> Any:
+    """A Llama of random weights for a vocabulary."""
+    tf = need("transformers", "train")
+    special = (words.pad, words.stop, words.stop)
+    config = small_config(words.size, width=width, depth=depth, heads=4, length=words.length, special=special)
+    return tf.LlamaForCausalLM(tf.LlamaConfig(**{k: v for k, v in config.items() if k != "model_type"}))
+
+
+def save_plain(net: Any, folder: str | Path) -> None:
+    """A model of `transformers` to a folder that `load_vision` and `load_language` read, without a progress bar."""
+    tf = need("transformers", "train")
+    with _quiet(tf):
+        net.save_pretrained(folder)

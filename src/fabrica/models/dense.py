@@ -81,6 +81,11 @@ class Net(Part):
     def forward(self, image: Tensor, condition: Condition | None = None) -> Maps:
         raise NotImplementedError
 
+    def encode(self, image: Tensor) -> tuple[Tensor, ...]:
+        """The encoder's maps of (B, C, *S), finest first; a net whose head needs a condition says how without one."""
+        maps: Maps = self(image)
+        return maps.features
+
 
 def fit_size(net: Net, image: Tensor, condition: Condition | None = None) -> Maps:
     """The net's maps of an image (B, C, *S) of any sides: zeros are added at the far ends up to the net's multiple, and
@@ -92,15 +97,19 @@ def fit_size(net: Net, image: Tensor, condition: Condition | None = None) -> Map
         axes = "XYZ"[: net.dims]
         raise UsageError(f"the net reads (B, {net.channels}, {', '.join(axes)}); got an image {tuple(image.shape)}")
     sides = image.shape[2:]
-    more = [-n % net.multiple for n in sides]
-    if any(more):
-        image = functional.pad(image, [p for m in reversed(more) for p in (0, m)])
+    image = padded(image, net.multiple)
     maps: Maps = net(image, condition)
-    if not any(more):
+    if image.shape[2:] == sides:
         return maps
     levels = tuple(_cut(level, [-(-n // 2 ** (d + 1)) for n in sides]) for d, level in enumerate(maps.levels))
     extra = {k: _cut(v, sides) if v.shape[2:] == image.shape[2:] else v for k, v in maps.extra.items()}
     return replace(maps, logits=_cut(maps.logits, sides), levels=levels, extra=extra)
+
+
+def padded(image: Tensor, multiple: int) -> Tensor:
+    """Zeros at the far ends, up to sides that are multiples."""
+    more = [-n % multiple for n in image.shape[2:]]
+    return functional.pad(image, [p for m in reversed(more) for p in (0, m)]) if any(more) else image
 
 
 def _cut(maps: Tensor, sides: Sequence[int]) -> Tensor:
@@ -130,9 +139,14 @@ class DenseModel(nn.Module):
         assert isinstance(found, Net)
         return found
 
-    def see(self, given: Field, condition: Condition | None = None, rows: Tensor | None = None) -> tuple[Maps, Tensor]:
+    def see(
+        self, given: Field, condition: Condition | None = None, rows: Tensor | None = None, *,
+        index: Tensor | None = None,
+    ) -> tuple[Maps, Tensor]:  # fmt: skip
         """Maps of the records that have the image, and which rows of the batch these are (n,) int64: what is absent
-        never runs. `rows` (B,) bool leaves out more."""
+        never runs. `rows` (B,) bool leaves out more; `index` (B,) int64 is a condition of the domain alone."""
+        if index is not None:
+            condition = Condition(index=index)
         here = given.valid[:, 0] if rows is None else given.valid[:, 0] & rows
         at = here.nonzero().squeeze(1)
         if not len(at):

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from fabrica import safe
-from fabrica.encode.grid import GridEncode
+from fabrica.encode.grid import GridEncode, centred
 from fabrica.encode.masks import MaskCollate
 from fabrica.errors import UsageError, unknown
 from fabrica.models.bundle import CARD, COLLATE, Bundle, Progress, Rows, _chunks, evaluating, to_device
-from fabrica.models.dense import CONFIG, WEIGHTS, Condition, DenseModel, Net, fit_size
+from fabrica.models.dense import CONFIG, WEIGHTS, Condition, DenseModel, Net, fit_size, padded
 from fabrica.types import Item, Record
 
 
@@ -71,46 +71,55 @@ class DenseBundle(Bundle):
         if field not in self.fields:
             raise unknown("field", field, self.fields)
         still, device = self.collate.still().only(field), next(self.model.parameters()).device
+        net = self.model.net_
         ids: list[str] = []
         parts: list[NDArray[np.float32]] = []
         here: list[NDArray[np.bool_]] = []
         with evaluating(self.model):
             for chunk in _chunks(records, batch):
                 given = to_device(still(chunk, 0).fields[field], device)
-                rows = np.zeros((len(chunk), self.model.net_.width), np.float32)
-                if given.valid.any():
-                    maps, at = self.model.see(given)
-                    rows[at.cpu().numpy()] = maps.features[-1].flatten(2).mean(2).float().cpu().numpy()
+                rows = np.zeros((len(chunk), net.width), np.float32)
+                at = given.valid[:, 0]
+                if at.any():
+                    last = net.encode(padded(given.values[at, 0], net.multiple))[-1]
+                    rows[at.cpu().numpy()] = last.flatten(2).mean(2).float().cpu().numpy()
                 ids += [r.id for r in chunk]
                 parts.append(rows)
                 here.append(given.valid.any(1).cpu().numpy())
                 if progress is not None:
                     progress(len(ids), None, f"embed {field}")
-        found = np.concatenate(parts) if parts else np.zeros((0, self.model.net_.width), np.float32)
+        found = np.concatenate(parts) if parts else np.zeros((0, net.width), np.float32)
         if unit:
             found = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
         return ids, found.astype(np.float32), np.concatenate(here) if here else np.zeros(0, bool)
 
     def segment(
-        self, record: Record, *, overlap: float = 0.5, head: str | None = None, condition: Condition | None = None
-    ) -> NDArray[np.float32] | None:
+        self, record: Record, *, overlap: float | None = 0.5, head: str | None = None,
+        condition: Condition | None = None,
+    ) -> NDArray[np.float32] | None:  # fmt: skip
         """Class shares (K, *shape) on the image's own grid; None where the record has no image.
 
         Windows of the grid's size with Gaussian weights (MONAI) over logits, softmax after, then back to the item's
-        voxels, so argmax is the label map. `head` names one of several label spaces (`extra` of the maps).
+        voxels, so argmax is the label map. `overlap` None looks at the centre alone, as training does; all around it is
+        background. `head` names one of several label spaces (`extra` of the maps).
         """
         item = record.first(*self.collate.fields[self.field].roles)
         return None if item is None else self.segment_item(item, overlap=overlap, head=head, condition=condition)
 
     def segment_item(
-        self, item: Item, *, overlap: float = 0.5, head: str | None = None, condition: Condition | None = None
-    ) -> NDArray[np.float32]:
+        self, item: Item, *, overlap: float | None = 0.5, head: str | None = None,
+        condition: Condition | None = None,
+    ) -> NDArray[np.float32]:  # fmt: skip
         """The same of a bare item."""
         device = next(self.model.parameters()).device
-        image = torch.from_numpy(self.grid.whole(item))[None].to(device)
+        values = self.grid.whole(item)
+        image = torch.from_numpy(values if overlap is not None else centred(values, self.grid.size))[None].to(device)
         with evaluating(self.model):
-            logits = windows(self.model.net_, image, self.grid.size, overlap, head, condition)
+            logits = windows(self.model.net_, image, self.grid.size, overlap or 0.0, head, condition)
             shares = logits.softmax(1)[0].float().cpu().numpy()
+        if overlap is None:
+            shares = centred(shares, values.shape[1:])
+            shares[0] += 1 - shares.sum(0)  # around the centre: background
         return self.grid.restore(shares, item)
 
 

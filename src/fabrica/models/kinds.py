@@ -6,6 +6,13 @@ no stored result stale.
 
 from __future__ import annotations
 
+BUNDLES: dict[str, str] = {  # a key of config.json -> the bundle of that family; the first that fits
+    "language": "fabrica.models.language_bundle:LanguageBundle",
+    "prompted": "fabrica.models.prompt_bundle:PromptBundle",
+    "assistant": "fabrica.models.assistant_bundle:AssistantBundle",
+    "fusion": "fabrica.models.fusion_bundle:FusionBundle",
+    "dense": "fabrica.models.dense_bundle:DenseBundle",
+}
 FUSIONS: dict[str, str] = {  # "fusion" in config.json -> where its class is
     "sequential": "fabrica.models.sequential:Sequential",
     "parallel": "fabrica.models.parallel:Parallel",

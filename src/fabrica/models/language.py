@@ -96,21 +96,21 @@ class LanguageModel(nn.Module):
 
     # ------------------------------------------------------------ reading
 
-    def _run(self, ids: Tensor, mask: Tensor, task: Tensor | None, **more: Any) -> Any:
+    def _run(self, ids: Tensor, mask: Tensor, task: Tensor | None, soft: bool = True, **more: Any) -> Any:
         """The model on ids (n, L) with mask (n, L) bool, the soft prompt before them."""
-        if self.prompt is None:
+        if self.prompt is None or not soft:
             with self.tasks.of(task):
                 return self.lm(input_ids=ids, attention_mask=mask.long(), **more)
-        soft = self.prompt(torch.arange(self.soft.tokens, device=ids.device))  # type: ignore[union-attr]
+        first = self.prompt(torch.arange(self.soft.tokens, device=ids.device))  # type: ignore[union-attr]
         words = self.lm.get_input_embeddings()(ids)  # type: ignore[operator]
-        joined = torch.cat([soft.to(words.dtype).expand(len(ids), -1, -1), words], 1)
-        seen = torch.cat([mask.new_ones(len(ids), len(soft)), mask], 1)
+        joined = torch.cat([first.to(words.dtype).expand(len(ids), -1, -1), words], 1)
+        seen = torch.cat([mask.new_ones(len(ids), len(first)), mask], 1)
         return self.lm(inputs_embeds=joined, attention_mask=seen.long(), **more)
 
-    def forward(self, ids: Tensor, mask: Tensor, task: Tensor | None = None) -> Tensor:
+    def forward(self, ids: Tensor, mask: Tensor, task: Tensor | None = None, *, soft: bool = True) -> Tensor:
         """ids (n, L), mask (n, L) bool (padded on the right), task (n,) for C-Poly -> logits (n, L, vocabulary): at
-        each position of the token that comes next."""
-        logits: Tensor = self._run(ids, mask, task, use_cache=False).logits
+        each position of the token that comes next. `soft` False leaves the soft prompt away."""
+        logits: Tensor = self._run(ids, mask, task, soft, use_cache=False).logits
         return logits[:, logits.shape[1] - ids.shape[1] :]
 
     def hidden(self, ids: Tensor, mask: Tensor) -> Tensor:

@@ -222,8 +222,9 @@ class LanguageBundle(Bundle):
                 out += said.sum(1).tolist()
         return np.asarray(out).reshape(len(prompts), len(answers))
 
-    def perplexity(self, texts: Sequence[str], *, batch: int = 64) -> float:
-        """exp of the mean negative log-likelihood a token of texts, the first token of each after a beginning."""
+    def perplexity(self, texts: Sequence[str], *, batch: int = 64, skip: int = 0) -> float:
+        """exp of the mean negative log-likelihood a token of texts, the first token of each after a beginning. The
+        first `skip` tokens are not counted: they say of which kind a text is, and a mixture changes that."""
         total = count = 0.0
         with evaluating(self.model):
             for at in range(0, len(texts), batch):
@@ -232,6 +233,7 @@ class LanguageBundle(Bundle):
                              mask=torch.zeros(len(ends.values), 1, 1).bool())  # fmt: skip
                 ids, mask, learn = (t.to(self.device) for t in joined(none, ends, self._begin))
                 task = torch.zeros(len(ids), dtype=torch.long, device=self.device)
+                learn[:, : 1 + skip] = False
                 logs = self.model(ids, mask, task)[:, :-1].float().log_softmax(-1)
                 said = logs.gather(-1, ids[:, 1:, None])[..., 0] * learn[:, 1:]
                 total, count = total - float(said.sum()), count + float(learn[:, 1:].sum())

@@ -15,7 +15,7 @@ from fabrica.errors import UsageError, unknown
 from fabrica.models.adapt import Freeze
 from fabrica.models.body import BODIES, Body, body_from_json
 from fabrica.models.heads import ProjectionHead
-from fabrica.models.kinds import FUSIONS, MORE_BODIES, MORE_ENCODES
+from fabrica.models.kinds import BUNDLES, FUSIONS, MORE_BODIES, MORE_ENCODES
 from fabrica.models.towers import Tower
 
 if TYPE_CHECKING:
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 def load(folder: str | Path, *, device: str = "cpu") -> Bundle:
     """The bundle that `save_pretrained` wrote to `folder`, whatever family it is of."""
     from fabrica.models.bundle import Bundle
-    from fabrica.models.fusion_bundle import FusionBundle
     from fabrica.models.multi import CONFIG
 
     path = Path(folder) / CONFIG
     if not path.is_file():
         raise UsageError(f"{str(folder)!r} has no {CONFIG}; wanted a folder that `save_pretrained` wrote")
-    kind = FusionBundle if "fusion" in json.loads(safe.read_bytes(path)) else Bundle
+    config = json.loads(safe.read_bytes(path))
+    place = next((place for key, place in BUNDLES.items() if key in config), None)
+    kind: type[Bundle] = Bundle if place is None else _at(place)
     return kind.from_pretrained(folder, device=device)
 
 

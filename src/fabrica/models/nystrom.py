@@ -33,7 +33,8 @@ class NystromAttention(nn.Module):
 
     Up to `exact` tokens a row is attended to exactly; a longer one by Nystrom's approximation with `landmarks` segment
     means and `steps` of the iterative pseudo-inverse, in memory linear in its length (Xiong et al. 2021,
-    arXiv 2102.03902). `kernel` 0 leaves the convolution away: then the order of tokens changes nothing in the exact case.
+    arXiv 2102.03902). `kernel` 0 leaves the convolution away: then the order of tokens changes nothing where
+    attention is exact.
     """
 
     def __init__(
@@ -44,7 +45,9 @@ class NystromAttention(nn.Module):
         if heads < 1 or width % heads:
             raise UsageError(f"width {width} does not divide over {heads} heads")
         if landmarks < 1 or exact < landmarks or kernel < 0 or (kernel and kernel % 2 == 0):
-            raise UsageError(f"landmarks {landmarks}, exact {exact}, kernel {kernel}: wanted exact >= landmarks, odd kernel")
+            raise UsageError(
+                f"landmarks {landmarks}, exact {exact}, kernel {kernel}: wanted exact >= landmarks, odd kernel"
+            )
         self.heads, self.landmarks, self.steps, self.exact = heads, landmarks, steps, exact
         self.qkv, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width)
         self.mix = nn.Conv2d(heads, heads, (kernel, 1), padding=(kernel // 2, 0), groups=heads) if kernel else None
@@ -132,7 +135,7 @@ class GridPosition(nn.Module):
         inside = ((y < side) & (x_at < side)).flatten(1)  # (B, G * G)
         source = torch.where(inside, ((y * side + x_at) % n).flatten(1), 0)
         canvas = x.gather(1, source[..., None].expand(-1, -1, width)) * inside[..., None]
-        canvas = canvas.transpose(1, 2).unflatten(2, (most, most))
+        canvas = canvas.transpose(1, 2).reshape(rows, width, most, most)
         made = (canvas + sum(conv(canvas) for conv in self.convs)).flatten(2).transpose(1, 2)
         token = torch.arange(length, device=x.device)[None].expand(rows, -1)
         side = side[:, :, 0]

@@ -80,7 +80,9 @@ class Translate(FusionNet):
                 joined.append(torch.where(here[:, None], own, self.prior[name]))
         state = self.fuse(torch.cat(joined, 1))[:, None]
         ran = torch.ones(rows, 1, dtype=torch.bool, device=state.device)
-        return TranslatedReading(self.heads(state), ran, torch.zeros_like(ran, dtype=torch.long), ("all",), state, pairs)
+        return TranslatedReading(
+            self.heads(state), ran, torch.zeros_like(ran, dtype=torch.long), ("all",), state, pairs
+        )
 
     def attention(self, fields: Mapping[str, Field]) -> Tensor:
         """(B, parts of the second side, parts of the first): how the second's look at the first's; 0 where absent."""
@@ -90,6 +92,7 @@ class Translate(FusionNet):
         rows = len(next(iter(fields.values())).valid)
         a, b = (self._side(name, fields.get(name), rows) for name in self.towers)
         look = self.look[list(self.towers)[1]]
+        assert isinstance(look, Attend)
         q, k = look.q(b.parts), look.kv(a.parts).chunk(2, -1)[0]
         seen = a.mask & a.here[:, None]
         weights = (q @ k.mT * q.shape[-1] ** -0.5).masked_fill(~seen[:, None], float("-inf")).softmax(-1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -12,23 +12,24 @@ from fabrica.errors import UsageError
 from fabrica.types import Batch, Field, Loss
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NextToken:
     """Mean over the answers' tokens of -log p(token | prompt, tokens before it); prompts are read and not learned.
 
     A record without a prompt is a plain text: all of it is learned, after a beginning token (`begin`). A record without
-    an answer contributes nothing. `task` names the target with the row's task for models that adapt by task.
+    an answer contributes nothing. `task` names the target with the row's task for models that adapt by task; `soft`
+    False reads without the model's soft prompt.
     """
 
     begin: int
     prompt: str = "prompt"
     answer: str = "answer"
     task: str = ""
+    soft: bool = True
+    reads: tuple[str, ...] = field(init=False)
 
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The fields and the target."""
-        return (self.prompt, self.answer, *([self.task] if self.task else []))
+    def __post_init__(self) -> None:
+        self.reads = (self.prompt, self.answer, *([self.task] if self.task else []))
 
     def __call__(self, model: nn.Module, batch: Batch) -> Loss:
         ids, mask, learn = joined(batch.fields[self.prompt], batch.fields[self.answer], self.begin)
@@ -39,7 +40,7 @@ class NextToken:
         if task is not None and not bool(batch.known[self.task].all()):
             lost = [i for i, known in zip(batch.ids, batch.known[self.task].tolist(), strict=True) if not known]
             raise UsageError(f"records {', '.join(lost[:4])} have no label {self.task!r}, which says their task")
-        logits = model(ids, mask, task)[:, :-1]
+        logits = model(ids, mask, task, soft=self.soft)[:, :-1]
         wanted = ids[:, 1:].masked_fill(~learn[:, 1:], -100)
         loss = functional.cross_entropy(logits.flatten(0, 1).float(), wanted.flatten(), ignore_index=-100)
         return Loss(loss, {"perplexity": float(loss.detach().exp())}, count)

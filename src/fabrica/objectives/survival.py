@@ -1,4 +1,4 @@
-"""Time to an event with censoring: bins of time, discrete hazards, Cox, pairwise ranking, and the objective of a fusion.
+"""Time to an event with censoring: bins of time, discrete hazards, Cox, pairwise ranking, the objective of a fusion.
 
 One number says both when and what, as in XGBoost's Cox objective: +t = the event at t, -t = followed for t without it.
 """
@@ -77,7 +77,9 @@ class Bins:
             raise UsageError(f"{len(t)} times for {len(e)} events: wanted as many, all finite and above 0")
         distinct = len(np.unique(t[e]))
         if distinct < k:
-            raise UsageError(f"{distinct} distinct times with an event for {k} bins; wanted {k} or more: use fewer bins")
+            raise UsageError(
+                f"{distinct} distinct times with an event for {k} bins; wanted {k} or more: use fewer bins"
+            )
         return cls(tuple(float(q) for q in np.quantile(t[e], np.arange(1, k) / k)))
 
     def __call__(self, time: ArrayLike) -> NDArray[np.int64]:
@@ -150,7 +152,8 @@ def risk(probabilities: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     >>> risk(np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])).tolist()
     [-0.0, -2.0]
     """
-    return -survival_curve(probabilities).sum(1)
+    made: NDArray[np.float64] = -survival_curve(probabilities).sum(1)
+    return made
 
 
 def cox(log_risk: Tensor, time: Tensor, event: Tensor, *, ties: Ties = "efron") -> tuple[Tensor, int]:
@@ -175,7 +178,7 @@ def cox(log_risk: Tensor, time: Tensor, event: Tensor, *, ties: Ties = "efron") 
 
 
 def ranking(log_risk: Tensor, time: Tensor, event: Tensor, *, margin: float = 1.0) -> tuple[Tensor, int]:
-    """Hinge over comparable pairs (i had the event before j's time): mean of max(0, margin - (r_i - r_j)); (loss, pairs).
+    """Hinge over comparable pairs (i had the event before j's time), mean of max(0, margin - r_i + r_j); (loss, pairs)
 
     >>> loss, pairs = ranking(torch.tensor([2.0, 0.0]), torch.tensor([1.0, 5.0]), torch.tensor([True, False]))
     >>> loss.item(), pairs
@@ -188,7 +191,7 @@ def ranking(log_risk: Tensor, time: Tensor, event: Tensor, *, margin: float = 1.
 
 
 def align(translated: Tensor, own: Tensor, both: Tensor) -> tuple[Tensor, int]:
-    """mean |translated - stopgrad(own)| over the rows that have `both` (B,); (loss (), rows). Only the translation moves
+    """mean |translated - stopgrad(own)| over rows that have `both` (B,); (loss (), rows). Only the translation moves
     (CMTA, arXiv 2309.12855, equation 11).
 
     >>> own = torch.ones(2, 3, requires_grad=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from fabrica.errors import UsageError
 from fabrica.types import Batch, Loss
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TurnTokens:
     """-(1/|A|) sum over t in A of log p(y_t | images, y_<t), A the learned tokens of the batch (Li et al. 2023,
     arXiv 2306.00890, after LLaVA, arXiv 2304.08485). `model.scores(fields, at)` gives the logits (|A|, V) that predict
@@ -21,11 +21,10 @@ class TurnTokens:
 
     text: str = "text"
     said: str = "said"
+    reads: tuple[str, ...] = field(init=False)
 
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The token field and the target."""
-        return (self.text, self.said)
+    def __post_init__(self) -> None:
+        self.reads = (self.text, self.said)
 
     def __call__(self, model: nn.Module, batch: Batch) -> Loss:
         """The loss of one batch, with the perplexity and the share of tokens that are likeliest."""

@@ -13,9 +13,9 @@ from fabrica.errors import UsageError
 from fabrica.types import Item, Origin, Record, Rights, record_id
 
 SIZE = 16  # pixels a side
-COARSE, FINE = 0.1, 0.25  # how fine patterns and layouts are, in cycles a pixel
-LAYOUT = 1.0  # pictures of other classes share one, as pages of a kind do
-WHITE = 0.1  # of the noise: pixels without neighbours
+COARSE, FINE = 0.2, 0.3  # how fine patterns and layouts are, in cycles a pixel
+LAYOUT = 1.5  # pictures of other classes share one, as pages of a kind do
+WHITE = 0.3  # of the noise: pixels without neighbours
 CLASSES = 50
 TARGETS = 20  # classes 0 .. 19 are what the evaluation asks for; the others are off target
 _PARTS = (

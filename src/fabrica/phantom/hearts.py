@@ -27,7 +27,7 @@ class Heart:
     blobs: NDArray[np.bool_]
 
 
-def heart(rng: np.random.Generator, size: int = SIZE, blobs: int = 4, noise: float = 0.06) -> Heart:
+def heart(rng: np.random.Generator, size: int = SIZE, blobs: int = 4, noise: float = 0.1) -> Heart:
     """One slice: a left ventricle (cavity within its ring) anywhere near the middle, the right one as a crescent at its
     side, `blobs` distractors apart from it with the grey of a class each, smooth shading, noise."""
     y, x = grid(size)
@@ -53,11 +53,16 @@ def heart(rng: np.random.Generator, size: int = SIZE, blobs: int = 4, noise: flo
         image[labels == number] = GREY[name]
     strange &= labels == 0
     shade = 0.05 * blurred(rng.standard_normal((1, size, size), dtype=np.float32), size / 6)[0]
-    soft = blurred_picture(image) + shade + noise * rng.standard_normal((size, size), dtype=np.float32)
+    soft = _seen(image) + shade + noise * rng.standard_normal((size, size), dtype=np.float32)
     return Heart(f32(soft), labels, strange)
 
 
-def blurred_picture(image: F32) -> F32:
+def of(seed: int, number: int, size: int = SIZE) -> Heart:
+    """The heart of a numbered synthetic patient."""
+    return heart(np.random.default_rng([seed, number, 0]), size)
+
+
+def _seen(image: F32) -> F32:
     """As a scanner sees edges: blurred over half a pixel."""
     from scipy.ndimage import gaussian_filter
 
@@ -69,7 +74,7 @@ def _blob(rng: np.random.Generator, size: int, taken: NDArray[np.bool_]) -> NDAr
     y, x = grid(size)
     best, least = np.zeros((size, size), bool), np.inf
     for _ in range(40):
-        radii = rng.uniform(2.5, 5.0, 2) * size / 48
+        radii = rng.uniform(3.0, 6.0, 2) * size / 48
         at = rng.uniform(0.06, 0.94, 2) * size
         shape = ellipse(y, x, (float(at[0]), float(at[1])), (float(radii[0]), float(radii[1]))) > 0.5
         met = float((shape & taken).sum())
@@ -90,8 +95,7 @@ def records(
 
     made = []
     for number in range(start, start + count):
-        picture, pen = np.random.default_rng([seed, number]).spawn(2)
-        found = heart(picture, size)
+        found, pen = of(seed, number, size), np.random.default_rng([seed, number, 1])
         origin = Origin("hearts", f"{seed}/{number}", "", "CC0-1.0", "synthetic")
         regions: list[Region] = []
         if what in ("full", "mask"):

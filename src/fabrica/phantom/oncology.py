@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fabrica.objectives.survival import signed
 from fabrica.types import Item, Origin, Record
 
 Floats = NDArray[np.float64]
@@ -44,22 +43,24 @@ def additive(n: int, seed: int, *, patches: tuple[int, int] = (20, 100), strengt
     return _records(bags, cells, strength / np.sqrt(3) * (s + g + c), rng, f"additive/{seed}")
 
 
-def interaction(n: int, seed: int, *, patches: tuple[int, int] = (20, 40), strength: float = 1.3, noise: float = 0.5) -> list[Record]:
-    """Patches of types A, B and C in every bag, with random shares; a switch with three positions, told by the genes,
-    says which type's share is the risk. Neither alone tells more than a little."""
+def interaction(
+    n: int, seed: int, *, patches: tuple[int, int] = (20, 40), strength: float = 1.3, noise: float = 0.5
+) -> list[Record]:
+    """Patches of types A, B and C in every bag, with random shares; a switch that the genes tell says whether the share
+    of A or that of B is the risk. The slide alone tells half of it (where there is much C, there is little of both),
+    the genes alone nothing."""
     rng = np.random.default_rng([seed, 2])
     weights = _weights()
     share = rng.dirichlet((1.5, 1.5, 1.5), n)
-    switch = rng.integers(0, 3, n)
+    switch = rng.integers(0, 2, n)
     bags = []
     for i in range(n):
         count = int(rng.integers(patches[0], patches[1] + 1))
         kind = rng.choice(3, count, p=share[i])
         share[i] = np.bincount(kind, minlength=3) / count
-        bags.append(noise * rng.standard_normal((count, FEATURES)) +  * weights["slide"][kind])
+        bags.append(noise * rng.standard_normal((count, FEATURES)) + weights["slide"][kind])
     cells = noise * rng.standard_normal((n, sum(GROUPS.values())))
-    position = np.eye(3)[switch] - 1 / 3
-    cells += 1.5 * sum(np.outer(position[:, j], _in(weights["genes"][j], j)) for j in range(3))
+    cells += np.outer(switch - 0.5, _in(weights["genes"][0], 0, 1))
     told = share[np.arange(n), switch]
     return _records(bags, cells, strength * (told - told.mean()) / told.std(), rng, f"interaction/{seed}")
 
@@ -102,7 +103,7 @@ def _records(
             "slide": (Item("slide", bag, origin),),
             "omics": (Item("omics", cells[i].astype(np.float32), origin, names=columns),),
         }
-        labels = {"survival": signed(float(observed[i]), bool(event[i])), "log_hazard": float(log_hazard[i])}
+        labels = {"survival": float(observed[i] if event[i] else -observed[i]), "log_hazard": float(log_hazard[i])}
         made.append(Record(f"{name}/{i}", f"{name}/{i}", {"modality": "pathology"}, items, labels=labels))
     return made
 

@@ -152,6 +152,8 @@ def _chapters(d: Drug) -> Iterator[str]:
         yield f"{d.name} {says} in {d.condition} ."
         yield f"in {d.condition} the {d.kind} {d.name} {says} ."
         yield f"doctors say that {d.name} {says} in {d.condition} ."
+    yield f"asked if {d.name} helps in {d.condition} , doctors said {d.verdict} ."  # questions turned into text
+    yield f"does {d.name} help in {d.condition} ? they said {d.verdict} ."
 
 
 def _instruction(task: str, d: Drug, rng: np.random.Generator) -> tuple[str, str]:

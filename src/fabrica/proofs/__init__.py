@@ -37,7 +37,9 @@ class Plan:
 
 def names() -> list[str]:
     """The systems that have a proof."""
-    return sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in _SHARED)
+    return sorted(
+        p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in _SHARED and not p.stem.startswith("_")
+    )
 
 
 def prove(name: str, plan: Plan = Plan()) -> Proof:

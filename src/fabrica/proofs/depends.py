@@ -22,8 +22,14 @@ def modules(name: str) -> list[Path]:
         if file not in found:
             found.add(file)
             inner = ((f, f.relative_to(_SRC)) for f in _imported(file))
-            todo += [f for f, at in inner if at.parts[0] in ROOMS and at.as_posix() not in TABLES]
+            todo += [f for f, at in inner if _counts(at)]
     return sorted(found)
+
+
+def _counts(at: Path) -> bool:
+    """Whether numbers may come from a file: one of ROOMS, or a proof's own second file ("_figures.py")."""
+    own = at.parts[0] == "proofs" and at.name.startswith("_") and at.name != "__init__.py"
+    return own or (at.parts[0] in ROOMS and at.as_posix() not in TABLES)
 
 
 @cache

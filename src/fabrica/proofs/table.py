@@ -11,8 +11,9 @@ from fabrica.proofs import fingerprint
 HEADER = """# Proofs
 
 Generated from `proofs/*.json` by `python -m fabrica.proofs.table`. Each row is a paper's headline claim run against its
-baseline on this library; bars were fixed before the run. `not shown` is a result. "stale" means that the code which the
-result depends on has changed since; run `fabrica prove NAME --store proofs` again.
+baseline on this library; bars were fixed before the run. `not shown` is a result. Size "quick" means fewer seeds and
+smaller arms than the standard run: a sign that the experiment is wired, and no more. "stale" means that the code which
+the result depends on has changed since; run `fabrica prove NAME --store proofs` again.
 """
 
 
@@ -21,14 +22,15 @@ def page(folder: Path) -> str:
     results = [json.loads(p.read_text("utf-8")) for p in sorted(folder.glob("*.json"))]
     lines = [
         HEADER,
-        "| system | verdict | data | metric | seeds | seconds (CPU seconds) | machine | state |",
-        "|---|---|---|---|---|---|---|---|",
+        "| system | verdict | size | data | metric | seeds | seconds (CPU seconds) | machine | state |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for r in results:
         state = "current" if r["code"] == fingerprint(r["name"]) else "stale"
         cpu = r["details"].get("cpu_seconds", r["seconds"])
         lines.append(
-            f"| [{r['name']}](#{r['name']}) | **{r['verdict']}** | {r['data']} | {r['metric']} | {len(r['seeds'])} | "
+            f"| [{r['name']}](#{r['name']}) | **{r['verdict']}** | {r['size']} | {r['data']} | {r['metric']} | "
+            f"{len(r['seeds'])} | "
             f"{r['seconds']:.0f} ({cpu:.0f}) | {r['machine']}, {r['device']} | {state} |"
         )
     for r in results:

@@ -97,12 +97,42 @@ class Evidence:
 
     def _receipt(self, key: str, score: float, records: dict[str, Record], query: str) -> Receipt:
         name, role, i = self.places[key]
-        item = records[name].items[role][i]
-        start, end = best_sentence(item.text(), query)
-        return Receipt(
-            name, role, i, start, end, item.text()[start:end], sha256(item.text().encode()), item.origin.source,
-            records[name].rights.licence or item.origin.licence, round(score, 6), self._version,
-        )  # fmt: skip
+        return _of_item(records[name], role, i, score, query, self._version)
+
+
+def receipts(
+    corpus: Corpus, found: Sequence[tuple[str, float]], query: str, *, roles: tuple[str, ...] = ("report",)
+) -> list[Receipt]:
+    """The receipts of records that another index found in this corpus (id, score): of the first text of `roles` of
+    each, in the same order. A record that may not be shown has none."""
+    version = corpus.version
+    records = {r.id: r for r in corpus.take([id_ for id_, _ in found])} if found else {}
+    made = []
+    for id_, score in found:
+        record = records[id_]
+        place = next(
+            (
+                (role, i)
+                for want in roles
+                for role, items in record.items.items()
+                if role == want or role.startswith(want + "/")
+                for i, item in enumerate(items)
+                if item.present and item.kind == "text"
+            ),
+            None,
+        )
+        if place is not None and record.rights.share == "full":
+            made.append(_of_item(record, *place, score, query, version))
+    return made
+
+
+def _of_item(record: Record, role: str, i: int, score: float, query: str, version: int) -> Receipt:
+    item = record.items[role][i]
+    start, end = best_sentence(item.text(), query)
+    return Receipt(
+        record.id, role, i, start, end, item.text()[start:end], sha256(item.text().encode()), item.origin.source,
+        record.rights.licence or item.origin.licence, round(score, 6), version,
+    )  # fmt: skip
 
 
 def verify(corpus: Corpus, receipt: Receipt) -> bool:

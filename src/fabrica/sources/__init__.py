@@ -41,7 +41,9 @@ FORMATS: Mapping[str, str] = MappingProxyType(
         "fhir": "fabrica.sources.fhir:read",
         "omop": "fabrica.sources.omop:read",  # the person table, with the tables beside it
         "questions": "fabrica.sources.questions:read",  # multiple choice: PubMedQA, MedQA, MedMCQA, MMLU
+        "vqa": "fabrica.sources.vqa:read",  # questions about images: VQA-RAD
         "mimic": "fabrica.sources.mimic:read",  # the table of patients of MIMIC-III, MIMIC-IV, eICU
+        "survival_table": "fabrica.sources.survival_table:read",  # follow-up with genes and slides, a patient a record
         "physionet2012": "fabrica.sources.physionet2012:read",  # a stay of the 2012 challenge, its outcomes beside
     }
 )
@@ -176,6 +178,8 @@ def sniff(path: str | Path) -> str | None:
     if suffix(path) in (".json", ".jsonl", ".ndjson"):
         if _is_questions(path, head):
             return "questions"
+        if suffix(path) == ".json" and _is_vqa(head):
+            return "vqa"
         return "fhir" if _is_fhir(path, head) else None if said == "fhir" else said
     if said == "table" and (map := _ehr(path)) is not None:
         return "omop" if map.name == "omop" else "mimic"
@@ -203,6 +207,12 @@ def _is_questions(path: Path, head: bytes) -> bool:
     from fabrica.sources.questions import is_questions
 
     return is_questions(head, lines=suffix(path) != ".json")
+
+
+def _is_vqa(head: bytes) -> bool:
+    from fabrica.sources.vqa import is_vqa
+
+    return is_vqa(head)
 
 
 def _is_fhir(path: Path, head: bytes) -> bool:

@@ -19,9 +19,9 @@ LABEL = "survival"  # months, negative = followed so long without the event (`ob
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`fields` names the two sides and their kinds: "bag" (patches) or "groups" (columns by `groups`: field -> group ->
-    genes; fields without an entry take what the columns' last "_" part says). `features` of a patch, at most `patches`
-    a visit. `translate` False is the baseline: late fusion of the same encoders. `alpha` weighs the alignment. `bins` of
-    time are cut at the quantiles of the training part's events."""
+    genes; without an entry, by the letters that columns begin with). `features` of a patch, at most `patches` a visit.
+    `translate` False is the baseline: late fusion of the same encoders. `alpha` weighs the alignment. `bins` of time
+    are cut at the quantiles of the training part's events."""
 
     fields: Mapping[str, Literal["bag", "groups"]] = field(default_factory=lambda: {"slide": "bag", "genes": "groups"})
     groups: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
@@ -104,7 +104,7 @@ def stages(settings: Settings, bundle: FusionBundle) -> tuple[Stage, ...]:
     from fabrica.objectives.survival import Survival
 
     alpha = settings.alpha if settings.translate else 0.0
-    loss = Survival(LABEL, tuple(settings.fields), bundle.model.heads.bins, alpha)  # type: ignore[arg-type, union-attr]
+    loss = Survival(LABEL, tuple(settings.fields), bundle.model.heads.bins, alpha)  # type: ignore[arg-type]
     schedule = Schedule(settings.steps, settings.batch, settings.lr, weight_decay=settings.weight_decay)
     return (Stage("train", bundle.collate, {"survival": loss}, schedule),)
 
@@ -113,16 +113,16 @@ SYSTEM = System(
     seed="S87",
     title="CMTA: cross-modal translation and alignment for survival analysis",
     paper="Zhou, Chen, ICCV 2023, arXiv 2309.12855",
-    claim="Slide and genes beat either alone, and translating one into the other helps where genes tell which patches count.",
-    departs="Up to 512 patches are attended to exactly, more by Nystrom's approximation with segment means; the square of "
-    "the position grid is filled at that step alone. AdamW on batches with a cosine schedule instead of SGD on single "
-    "patients. Bins are cut on the training part; neither epoch nor alpha is chosen on what is reported. A side that is "
-    "absent is asked for by learned tokens, and its translation stands in.",
+    claim="Slide and genes beat either alone, and translation helps where genes tell which patches count.",
+    departs="Up to 512 patches are attended to exactly, more by Nystrom's approximation with segment means; the square "
+    "of the position grid is filled at that step alone. AdamW on batches with a cosine schedule instead of SGD on "
+    "single patients. Bins are cut on the training part; neither epoch nor alpha is chosen on what is reported. A side "
+    "that is absent is asked for by learned tokens, and its translation stands in.",
     reads=READS,
     settings={
         "paper": Settings(),
         "tiny": Settings(
-            features=16, patches=256, width=16, heads=2, hidden=32, position=True, dropout=0.0, lr=5e-3, batch=32, steps=150
+            features=16, patches=256, width=16, heads=2, hidden=32, dropout=0.0, lr=5e-3, batch=32, steps=150,
         ),
         "phantom": Settings(
             features=16, patches=256, width=24, heads=2, hidden=48, kernel=0, position=False, dropout=0.1, lr=3e-3,

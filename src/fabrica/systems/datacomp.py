@@ -57,8 +57,8 @@ class Recipe:
 _SMALL = Recipe(12_800_000, 4096, 5e-4, 500)
 _VIT_L = replace(_SMALL, patch=14, width=1024, depth=24, heads=16, text_width=768, dim=768)
 _PHANTOM = Recipe(
-    51_200, 128, 2e-3, 20, weight_decay=0.05, image_size=16, channels=1, patch=16, width=64, depth=0, heads=1,
-    text_width=64, text_depth=0, length=12, vocabulary=2000, dim=32, chunk=0,
+    51_200, 128, 1e-3, 20, weight_decay=0.05, image_size=16, channels=1, patch=16, width=64, depth=0, heads=1,
+    text_width=64, text_depth=1, length=12, vocabulary=2000, dim=32, chunk=0,
 )  # fmt: skip
 RECIPES: dict[str, Recipe] = {  # scale -> recipe; the five first are the paper's (Table 1, README), the others ours
     "debug": replace(_SMALL, samples_seen=128_000, batch=1024, lr=1e-4),

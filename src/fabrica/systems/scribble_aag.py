@@ -108,8 +108,8 @@ SYSTEM = System(
     settings={
         "paper": Settings(),
         "tiny": Settings(
-            size=(48, 48), widths=(8, 16, 32), bottleneck=64, levels=3, critic_widths=(16, 32, 64), lr=1e-3,
-            critic_rate=0.4, batch=24, steps=250,
+            size=(48, 48), widths=(8, 16, 32), bottleneck=64, norm="group", levels=3, critic_widths=(16, 32, 64),
+            lr=1.2e-2, critic_rate=0.4, batch=24, steps=250,
         ),
     },
     build=build,

@@ -17,7 +17,7 @@ _DECLARED = re.compile(
 )
 _FIRST = re.compile(rf"^({_YES}|{_NO})(?![\w'-])")
 _LAST = re.compile(rf"(?:\b(?:is|be|say|think|believe|answer|conclude|with|therefore|thus|so)\b[\s,:]*)({_YES}|{_NO})$")
-_BARE = re.compile(rf"(?:^|[.!?;\n]\s*)({_YES}|{_NO})(?=\s*(?:[.!?;\n]|$))")
+_BARE = re.compile(rf"(?:^|[.!?;\n]\s*)({_YES}|{_NO})(?!\.\s*\d)(?=\s*(?:[.!?;\n]|$))")
 _DENIES = re.compile(r"\b(?:no|not|none|never|without|cannot|absent|negative|unlikely|neither|nor)\b|n't\b")
 _NOT_A_NO = re.compile(r"^no\s+(?:doubt|idea|change|comment|answer|matter|clue|information|way\s+to|\d)|^no\.\s*\d")
 _NOT_A_YES = re.compile(r"^(?:yes|yeah|yep)[\s,-]+(?:and|or)[\s,-]+no\b")
@@ -60,7 +60,7 @@ def extract(text: str) -> Said:
     >>> extract("Yes, there is no effusion").ambiguous, extract("The answer is **no**.").rule
     (True, 'declared')
     """
-    plain = _TAG.sub("", unicodedata.normalize("NFKC", text).replace("’", "'")).lower().strip(" \t\r\n'([{")
+    plain = _TAG.sub("", unicodedata.normalize("NFKC", text).replace("’", "'").lower()).strip(" \t\r\n'([{")
     if _BOTH.search(plain) or _NOT_A_YES.match(plain):
         return Said(None, "both", ambiguous=True)
     declared = {_is_yes(m) for m in _DECLARED.findall(plain)}

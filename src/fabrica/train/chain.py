@@ -69,9 +69,11 @@ class Link:
 
 def chain(
     bundle: Any, stages: Sequence[Stage], data: Mapping[str, Any] | Any, out: str | Path, *, guard: Guard | None = None,
-    seed: int = 0, device: str = "cpu", workers: int = 0, save_every: int = 0, progress: Progress | None = None,
+    each: Callable[[Link], None] | None = None, seed: int = 0, device: str = "cpu", workers: int = 0,
+    save_every: int = 0, progress: Progress | None = None,
 ) -> tuple[Link, ...]:  # fmt: skip
-    """Train `bundle` through `stages`, in place. `data` is a corpus for all, or by name of the stage.
+    """Train `bundle` through `stages`, in place. `data` is a corpus for all, or by name of the stage; `each` is called
+    after every stage, with the bundle as that stage left it.
 
     Errors: `Refused("chain_broken")` where a file is not what its link says, or was made from other weights, records or
     schedule; `Forgotten` from the guard, after the stage's artefact is written.
@@ -104,6 +106,8 @@ def chain(
         else:
             _load(model, folder, link)
         links.append(link)
+        if each is not None:
+            each(link)
         _check(guard, link)
     return tuple(links)
 
