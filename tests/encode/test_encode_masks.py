@@ -89,7 +89,7 @@ def test_regions_of_other_roles_shapes_and_names_do_not_count():
 
 
 def test_shapes_that_differ_are_refused_with_the_record():
-    with pytest.raises(Refused, match="record 'r', mask 'mask': .*mask_shape"):
+    with pytest.raises(Refused, match=r"record 'r', mask 'mask': .*mask_shape"):
         collate()([record(mask([], "lv"), mask([], "rv", (5, 5)))])
     with pytest.raises(Refused, match="mask_shape"):
         collate()([record(mask([], "lv", (5, 5)))])

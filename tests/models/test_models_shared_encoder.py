@@ -144,7 +144,7 @@ def test_which_head_must_be_said_and_be_there():
 
 
 def test_a_missing_shortcut_type_names_both():
-    with pytest.raises(UsageError, match="'A': strided identity .* or 'B': 1x1 convolution"):
+    with pytest.raises(UsageError, match=r"'A': strided identity .* or 'B': 1x1 convolution"):
         net(shortcut="")
 
 

@@ -93,13 +93,11 @@ def test_a_class_that_is_unknown_in_a_sample_is_neither_positive_nor_background(
 @pytest.mark.parametrize("wrong", ["shape", "float known", "weights"])
 def test_what_does_not_fit_is_named(wrong):
     logits, target, known = made()
+    options = {"balance": (1.0, 2.0)} if wrong == "weights" else {}
+    target = target[:, :4] if wrong == "shape" else target
+    known = known.float() if wrong == "float known" else known
     with pytest.raises(UsageError):
-        if wrong == "shape":
-            dense(logits, target[:, :4], known)
-        elif wrong == "float known":
-            dense(logits, target, known.float())
-        else:
-            dense(logits, target, known, dice=0.0, balance=(1.0, 2.0))
+        dense(logits, target, known, dice=0.0, **options)
 
 
 class Levels(torch.nn.Module):

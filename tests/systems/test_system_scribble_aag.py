@@ -69,8 +69,8 @@ def test_the_lower_bound_of_the_rate_is_not_0():
 
 @pytest.mark.parametrize(
     ("changes", "parts"),
-    [({"levels": 0, "gates": "none"}, ("net",)), ({"supervision": "full"}, ("net",)), ({"levels": 1}, ("net", "critic")),
-     ({"gates": "additive", "levels": 1}, ("net", "critic"))],
+    [({"levels": 0, "gates": "none"}, ("net",)), ({"supervision": "full"}, ("net",)),
+     ({"levels": 1}, ("net", "critic")), ({"gates": "additive", "levels": 1}, ("net", "critic"))],
 )  # fmt: skip
 def test_arms_are_settings(records, tmp_path, changes, parts):
     full = hearts.records(9, 100, what="full")

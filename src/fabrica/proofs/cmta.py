@@ -112,8 +112,8 @@ def _additive(job: Job, plan: Plan) -> Found:
         ("genes alone", LATE, ("slide",)),
     ):
         _learn(found, f"additive: {name}", job, plan, train, test, changes, left)
-    mixed = [_exchanged(rows, job.seed + i) for i, rows in enumerate((train, test))]
-    _learn(found, "additive: CMTA, genes of other patients", job, plan, *mixed, {}, ())
+    mixed, other = _exchanged(train, job.seed), _exchanged(test, job.seed + 1)
+    _learn(found, "additive: CMTA, genes of other patients", job, plan, mixed, other, {}, ())
     found.arms["additive: oracle"] = [_c(test, _truth(test))]
     return found
 

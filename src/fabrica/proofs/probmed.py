@@ -75,7 +75,7 @@ def run(plan: Plan) -> Proof:
     """All-right accuracy by dimension of every answerer, beside its own coin."""
     size = Size()
     if plan.quick:
-        size = Size(seeds=(0, 1), images=400, train=800, test=200, steps=100, resamples=300)
+        size = Size(seeds=(0, 1), images=1000, train=1500, test=200, steps=200, resamples=300)
     if plan.full:
         size = Size(seeds=tuple(range(10)), images=5000, train=20_000, test=2000, steps=3000)
     return prove(size, plan)

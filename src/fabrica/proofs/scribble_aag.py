@@ -335,8 +335,9 @@ def _notes(arms: Mapping[str, Sequence[float]], has_real: bool, tuned: bool) -> 
         "(whole masks: a fixed rate); partial cross-entropy may also stop at a third of the steps. Ablations and the "
         "control run on fewer seeds, at the rate of gates and critic. "
         if tuned
-        else "This size chooses no rates: those used were the best on seeds 100 and 101 of an easier phantom (less noise, "
-        "smaller distractors), partial cross-entropy stopping at a third of the steps. The control has two seeds. "
+        else "This size chooses no rates: those used were the best on seeds 100 and 101 of an easier phantom (less "
+        "noise, smaller distractors), partial cross-entropy stopping at a third of the steps. The control has two "
+        "seeds. "
     )
     if not has_real:
         return text + absent(REAL)

@@ -21,8 +21,8 @@ class Settings:
     """`sets`: label space by the record's group `by`, background first. `decoders` "separate" gives each set a head of
     its own; "merged" is one head for the union, where an organ that a set does not label is its background. `weights`
     names a folder of an earlier co-training: its encoder is taken over (at least 95 % of it), and learns at
-    `backbone_rate` times the heads' rate. Statistics of intensities are of the voxels above `above` (None = all; in CT 0
-    HU is water). `depth`: blocks of each layer."""
+    `backbone_rate` times the heads' rate. Statistics of intensities are of the voxels above `above` (None = all; in CT
+    0 HU is water). `depth`: blocks of each layer."""
 
     sets: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: SETS)
     by: str = "source"
