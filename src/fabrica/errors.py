@@ -72,7 +72,17 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
 
 
 EXTRAS: dict[str, tuple[str, ...]] = {  # extra -> the modules that it brings
-    "train": ("torch", "transformers", "accelerate", "peft", "huggingface_hub", "tokenizers", "gguf"),
+    "train": (
+        "torch",
+        "transformers",
+        "accelerate",
+        "peft",
+        "huggingface_hub",
+        "tokenizers",
+        "gguf",
+        "torchsurv",
+        "trl",
+    ),
     "evaluate": ("sklearn",),
     "imaging": ("imagecodecs", "tifffile", "openslide"),
     "signal": ("wfdb",),
@@ -84,6 +94,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {  # extra -> the modules that it brings
     "scale": ("daft", "daft_lance", "ray"),
     "retrieve": ("bm25s",),
     "serve": ("fastapi", "uvicorn"),
+    "dense": ("monai", "einops"),
 }
 
 

@@ -13,7 +13,7 @@ from fabrica.retrieve.certify import apart
 from fabrica.retrieve.choose import Certified, FixedK, Hit, hits
 from fabrica.systems import load_system
 from fabrica.systems.rule import answer, calibrator, queries, reader, stages, store
-from fabrica.train import fit
+from fabrica.train import InMemory, fit
 
 SYSTEM = load_system("rule")
 TINY = replace(
@@ -36,7 +36,8 @@ def trained(tmp_path_factory):
     train, ask = made(400, 21), made(80, 22)
     torch.manual_seed(0)
     bundle = SYSTEM.build(TINY, train)
-    fit(bundle, SYSTEM.stages(TINY, bundle), train, tmp_path_factory.mktemp("fit"), save_every=0)
+    held = InMemory.of(train, bundle.collate)
+    fit(bundle, SYSTEM.stages(TINY, bundle), held, tmp_path_factory.mktemp("fit"), save_every=0)
     bundle.model.eval()
     return bundle, train, ask
 

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 def curate(
     corpus: Annotated[Path, typer.Argument(help="The corpus to read.")],
-    recipe: Annotated[
-        str, typer.Argument(help="A job file, or a system that makes a data set.")
-    ],
+    recipe: Annotated[str, typer.Argument(help="A job file, or a system that makes a data set.")],
     into: Annotated[Path, typer.Option("--into", help="The curated corpus, written whole.")],
     preset: Annotated[str, typer.Option("--preset", help="Of a system: a preset that `fabrica show` lists.")] = "paper",
     runner: Annotated[str, typer.Option("--runner", help="local (this process), daft (this machine), ray.")] = "local",

@@ -76,7 +76,8 @@ class GridEncode(Plain):
         is taken as R, A, S and 1 mm."""
         if item is not None and mask.shape != self.sides(item):
             raise Refused("mask_shape", f"a mask {mask.shape} on an item {self.sides(item)}: {item.origin.key!r}")
-        return centred(self.whole_labels(mask, item)[None], self.size)[0]
+        made: NDArray[Any] = centred(self.whole_labels(mask, item)[None], self.size)[0]
+        return made
 
     def whole_labels(self, mask: NDArray[Any], item: Item | None = None) -> NDArray[Any]:
         """The mask on the whole grid (*S)."""

@@ -74,6 +74,8 @@ def read_turns(said: str) -> list[Turn]:
     [('Which side?', 'The left.')]
     """
     marks = list(_SPEAKER.finditer(said))
+    if not marks:
+        return []
     ends = [m.start() for m in marks[1:]] + [len(said)]
     parts = [(m[1].lower() in _ASKS, " ".join(said[m.end() : e].split())) for m, e in zip(marks, ends, strict=True)]
     return [
