@@ -55,7 +55,7 @@ def test_a_model_with_a_base_of_its_own_has_one_stage_and_a_small_one_two():
 
 
 def test_the_worlds_behave_as_planted():
-    size = med_palm.Size((100,), 200)
+    size = med_palm.Size((100,), 120)
     found = med_palm.world(med_palm.Job("world", 100, size), Plan())
     right = {name: np.mean(rows) for name, rows in found.right.items()}
     assert right[med_palm.VOTED] > right[med_palm.SINGLE] + 0.06
@@ -75,7 +75,7 @@ def test_deferral_keeps_ties_fair():
 
 
 def test_the_proof_is_assembled_and_names_what_it_leaves_out():
-    size = med_palm.Size((100, 101), 30, 2, 10, 5, 0)
+    size = med_palm.Size((100, 101), 20, 2, 6, 3, 0)
     jobs = [med_palm.Job(what, s, size) for what in ("prompt", "world") for s in size.seeds]
     proof = med_palm._proof(size, jobs, [med_palm.part(j, Plan()) for j in jobs], False)
     assert len(proof.claims) == 9
