@@ -55,7 +55,7 @@ def test_a_model_with_a_base_of_its_own_has_one_stage_and_a_small_one_two():
 
 
 def test_the_worlds_behave_as_planted():
-    size = med_palm.Size((100,), 120)
+    size = med_palm.Size((100,), 250)
     found = med_palm.world(med_palm.Job("world", 100, size), Plan())
     right = {name: np.mean(rows) for name, rows in found.right.items()}
     assert right[med_palm.VOTED] > right[med_palm.SINGLE] + 0.06
