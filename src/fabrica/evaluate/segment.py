@@ -143,7 +143,7 @@ def steps_to(steps: Sequence[int], scores: Sequence[float], target: float, *, sm
     """The first step from which the running median of `smooth` scores stays at or above `target`; infinite if never.
 
     >>> steps_to([10, 20, 30, 40, 50], [0.1, 0.8, 0.3, 0.8, 0.9], 0.75)
-    40.0
+    30.0
     """
     if len(steps) != len(scores) or smooth < 1:
         raise UsageError(f"{len(steps)} steps and {len(scores)} scores, smooth {smooth}")
