@@ -22,7 +22,8 @@ docs: $(VENV)/.dev
 	$(BIN)/python -m fabrica.proofs.table
 
 proofs: $(VENV)/.dev
-	for name in convirt biomedclip unimed_clip symile; do $(BIN)/fabrica prove $$name --store || exit 1; done
+	for name in $$($(BIN)/python -c "from fabrica.proofs import names; print(*names())"); do \
+	  $(BIN)/fabrica prove $$name --store proofs || exit 1; done
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/table.py

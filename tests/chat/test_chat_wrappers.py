@@ -316,10 +316,23 @@ def test_every_model_keeps_the_protocol_the_name_and_can_be_pickled(tmp_path: Pa
 
 RELEASED = {  # a released prompt is never edited: make NAME.v2.txt instead
     "caption@1": "e2f0a2fa90dbe019",
+    "choose@1": "a022bc1db4f1db7b",
+    "closed@1": "b4ff08d6adc956f3",
+    "closed_with_reports@1": "baf2fa3b868c40f5",
+    "converse@1": "071ba43d9a0b40ce",
     "grade_answer_first@1": "bc9ae5012ea918e4",
     "grade_reference_first@1": "f0875330adf301f4",
     "prefer@1": "adf6c9153c0cc5f2",
+    "probe_plain@1": "b1ccaa1a99c00979",
+    "probe_student@1": "11708ddea5484853",
+    "propose@1": "870bfc6b6a580f7e",
+    "reason@1": "02118795ceea2257",
+    "refine@1": "e20b3ae616cf9b28",
     "repair@1": "6e4da593f283b67a",
+    "select@1": "04218bcae0b4c018",
+    "verify@1": "99ce46ab5bd1e52b",
+    "verify_yes@1": "fc0fec2a43376a4c",
+    "which@1": "fe9ef7a6ed402354",
 }  # fmt: skip
 
 

@@ -65,8 +65,11 @@ def content(into: Path) -> tuple:
     return payload, rows.to_pylist(), (into / "ledger.parquet").read_bytes()
 
 
+ASKS = {"probmed", "llava_med"}  # plans that make questions or talk out of records, tried in their own tests
+
+
 def test_every_system_with_a_plan_is_here() -> None:
-    assert {name for name in system_names() if load_system(name).plan is not None} == set(SYSTEMS)
+    assert {name for name in system_names() if load_system(name).plan is not None} == set(SYSTEMS) | ASKS
 
 
 def test_two_builds_are_equal_and_nothing_is_lost(engine: Engine, source: Corpus, built: Path, tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ TABLES = ("models/kinds.py",)  # names and places: an entry more changes no numb
 
 
 def modules(name: str) -> list[Path]:
-    """The files of `proofs/NAME.py` and `systems/NAME.py`, and of what they import (anywhere in the file, in turn)
-    within ROOMS; sorted."""
-    todo = [f for room in ("proofs", "systems") if (f := _SRC / room / f"{name}.py").exists()]
+    """The files of `proofs/NAME.py` and `systems/NAME.py` (of a second proof `NAME_real`, the system NAME), and of what
+    they import (anywhere in the file, in turn) within ROOMS; sorted."""
+    todo = [_SRC / "proofs" / f"{name}.py", _SRC / "systems" / f"{name.removesuffix('_real')}.py"]
     found: set[Path] = set()
     while todo:
         file = todo.pop()
