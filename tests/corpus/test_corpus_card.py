@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 from corpus_cases import full, note
 
-import fabrica.evaluate.report
 from fabrica import curate
 from fabrica.corpus import Corpus, card
 from fabrica.corpus.numbers import numbers
@@ -154,11 +153,6 @@ def test_pictures_are_shown_by_their_rights(tmp_path: Path) -> None:
         assert {n for n in rights if f"words of {n}" in text} == seen, choice
     with pytest.raises(UsageError, match="did you mean 'permitted'"):
         card.write(corpus, tmp_path / "card.html", pictures="permited")  # type: ignore[arg-type]
-
-
-def test_the_look_is_that_of_the_evidence_report() -> None:
-    report = Path(fabrica.evaluate.report.__file__).parent / "page.css"
-    assert (Path(card.__file__).parent / "pages" / "page.css").read_bytes() == report.read_bytes()
 
 
 # ---------------------------------------------------------------- drawing

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from fabrica.corpus.pages import HERE
 from fabrica.errors import UsageError
 from fabrica.evaluate import cards
 from fabrica.evaluate.report import content, gallery
@@ -128,7 +129,7 @@ def _render(page: Mapping[str, Any]) -> str:
         made.filters.update(
             number=cards.number, count=lambda n: f"{n:,}", time=_time, size=_size, modality=content.modality_name
         )
-        return made.get_template("page.html.jinja").render(**page, style=(folder / "page.css").read_text("utf-8"))
+        return made.get_template("page.html.jinja").render(**page, style=(HERE / "page.css").read_text("utf-8"))
     except jinja2.TemplateNotFound as error:
         raise UsageError(f"the installation lacks {error.name}; reinstall fabrica") from error
 
