@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fabrica.curate import hashing, near
+from fabrica.curate.duplicates import hashing, near
 
 
 def pictures(n: int) -> tuple[list[np.ndarray], str]:

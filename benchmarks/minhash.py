@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from fabrica.curate import hashing, near
+from fabrica.curate.duplicates import hashing, near
 from scale import texts as made
 
 VALUES, BANDS, UNIT = 128, 16, 1024

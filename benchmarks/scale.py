@@ -67,7 +67,7 @@ def write(path: Path, rows: int) -> None:
 def curate(source: Path, into: Path, runner: Any, memory: int, out: Any) -> None:
     from fabrica import curate as room
     from fabrica.corpus import Corpus
-    from fabrica.curate.dedup import TextDuplicates
+    from fabrica.curate.duplicates.dedup import TextDuplicates
     from fabrica.curate.split import BySubject
 
     marks: list[tuple[str, float]] = []

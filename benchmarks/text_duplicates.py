@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fabrica.curate import hashing, near
+from fabrica.curate.duplicates import hashing, near
 
 Pairs = set[tuple[int, int]]
 THRESHOLD, BANDS, ROWS = 0.8, 16, 8  # the peer's

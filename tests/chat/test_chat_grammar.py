@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fabrica.chat import TemplateGrammar, prompt, user
 from fabrica.chat.fill import fill
 from fabrica.chat.grammar import last_facts
-from fabrica.curate.grammar import IMAGE_NAMES, LabelSchema, read_back
+from fabrica.curate.language.grammar import IMAGE_NAMES, LabelSchema, read_back
 from fabrica.errors import UsageError
 
 NAMES = ("pleural effusion", "pneumothorax", "mass", "consolidation")

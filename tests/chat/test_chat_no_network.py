@@ -13,7 +13,7 @@ import tempfile, warnings
 from pathlib import Path
 import numpy as np
 from fabrica.chat import *
-from fabrica.curate.write import Write
+from fabrica.curate.language.write import Write
 from fabrica.encode.grow import Grow
 from fabrica.encode.hashed import ColourTexture, HashedText
 from fabrica.encode.logistic import LogisticScorer

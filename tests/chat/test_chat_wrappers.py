@@ -31,7 +31,7 @@ from fabrica.chat import (
 )
 from fabrica.chat.prompts import versions
 from fabrica.chat.schema import checker, found_json
-from fabrica.curate.ordered import in_order
+from fabrica.curate.engine.ordered import in_order
 from fabrica.errors import Refused, UsageError
 from fabrica.types import ChatModel, Item, Origin, Region, Reply
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from fabrica import catalogue, curate
 from fabrica.corpus import Corpus
-from fabrica.curate import hashing, near
-from fabrica.curate.dedup import ImageDuplicates
+from fabrica.curate.duplicates import hashing, near
+from fabrica.curate.duplicates.dedup import ImageDuplicates
 from fabrica.curate.series import MiddleSlice, StackSeries
 from fabrica.curate.split import BySubject
 from fabrica.evaluate import leak

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fabrica import curate
 from fabrica.corpus import Corpus
 from fabrica.curate import split
-from fabrica.curate.dedup import ImageDuplicates
+from fabrica.curate.duplicates.dedup import ImageDuplicates
 from fabrica.curate.split import BySubject, assigned, fraction
 from fabrica.errors import UsageError
 from fabrica.types import Decision, Item, Origin, Record, record_id

@@ -49,7 +49,7 @@ def reports(n: int, seed: int) -> list[Record]:
 
 def usual() -> Plan:
     """What any recipe ends with: too small, duplicates, a split."""
-    from fabrica.curate.dedup import ImageDuplicates, TextDuplicates
+    from fabrica.curate.duplicates.dedup import ImageDuplicates, TextDuplicates
     from fabrica.curate.quality import MinimumSize, MissingText
     from fabrica.curate.split import BySubject
 
@@ -151,7 +151,7 @@ ENGINES: dict[str, Engine] = {"usual": Engine(reports, usual), **SYSTEMS}
 
 def deduplicated(plan: Plan) -> Plan:
     """The plan with what it lacks of duplicates before its split: a system may leave them to the recipe around it."""
-    from fabrica.curate.dedup import ImageDuplicates, TextDuplicates
+    from fabrica.curate.duplicates.dedup import ImageDuplicates, TextDuplicates
     from fabrica.curate.split import BySubject
 
     names = {part.name for part in plan}

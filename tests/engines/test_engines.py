@@ -22,7 +22,7 @@ from fabrica import curate
 from fabrica.corpus import Corpus, card
 from fabrica.corpus.rights import join, may
 from fabrica.corpus.views import croissant, hf, webdataset
-from fabrica.curate import hashing, near
+from fabrica.curate.duplicates import hashing, near
 from fabrica.curate.split import LINKS
 from fabrica.systems import load_system
 from fabrica.systems import names as system_names
@@ -96,7 +96,8 @@ KILL = """
     from engine_cases import ENGINES
     from fabrica import curate
     from fabrica.corpus import Corpus
-    from fabrica.curate import engine, ledger
+    from fabrica.curate.engine import run as engine
+    from fabrica.curate.engine import ledger
     def dies(function, left):
         def call(*args, **more):
             global done

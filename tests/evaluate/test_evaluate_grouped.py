@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from fabrica.chat import ChatFailed, Scripted, user
 from fabrica.chat.request import GaveUp
-from fabrica.curate.probing import twins
+from fabrica.curate.language.probing import twins
 from fabrica.errors import Refused, UsageError
 from fabrica.evaluate import answerers as a
 from fabrica.evaluate.grouped import (

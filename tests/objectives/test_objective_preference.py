@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fabrica.curate.preference import Preference, as_record
+from fabrica.curate.language.preference import Preference, as_record
 from fabrica.encode.collate import Collate, Use
 from fabrica.errors import UsageError
 from fabrica.models.language_bundle import LanguageBundle, begin_of, language

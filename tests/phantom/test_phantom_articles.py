@@ -105,7 +105,7 @@ def test_the_stream_has_its_share_of_plots_and_names_what_is_seen() -> None:
 
 def test_a_concept_is_told_from_the_others_by_its_picture() -> None:
     """A nearest-mean rule on the cheap features: the phantom is no noise, and no one-pixel give-away."""
-    from fabrica.curate.colour_texture import ColourTexture
+    from fabrica.curate.pools.colour_texture import ColourTexture
     from fabrica.types import Item, Origin
 
     def rows(seed: int) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 
 from fabrica import curate
 from fabrica.corpus import Corpus
-from fabrica.curate.select import Target
+from fabrica.curate.pools.select import Target
 from fabrica.errors import UsageError
 from fabrica.phantom.crawl import CLASSES, TARGETS, crawl, names
 from fabrica.proofs import Plan, datacomp

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fabrica.curate.relate import Citations, Relations, relate
+from fabrica.curate.articles.relate import Citations, Relations, relate
 from fabrica.phantom.case_reports import CaseLibrary, case_reports
 from fabrica.proofs import pmc_patients as proof
 from fabrica.types import Record

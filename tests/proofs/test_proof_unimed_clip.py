@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from fabrica.curate.captions import read_back
+from fabrica.curate.language.captions import read_back
 from fabrica.phantom.p1 import LABELS
 from fabrica.proofs import Plan, unimed_clip
 from fabrica.proofs.unimed_clip import FRAMES, IMAGES, NAMES, UNSEEN, UNSEEN_FRAMES

@@ -9,9 +9,9 @@ import torch
 
 from fabrica.corpus import Corpus
 from fabrica.corpus.ingest import ingest
-from fabrica.curate.colour_texture import ColourTexture
-from fabrica.curate.concepts import MIXED, ClusterLabel, cluster, embedded
-from fabrica.curate.engine import run
+from fabrica.curate.articles.concepts import MIXED, ClusterLabel, cluster, embedded
+from fabrica.curate.engine.run import run
+from fabrica.curate.pools.colour_texture import ColourTexture
 from fabrica.errors import UsageError
 from fabrica.models.average import wise_ft
 from fabrica.phantom.articles import PhantomArticle, articles, write_folder

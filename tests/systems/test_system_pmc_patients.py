@@ -12,8 +12,8 @@ from fabrica import curate
 from fabrica.corpus import Corpus
 from fabrica.corpus.ingest import ingest
 from fabrica.corpus.views import beir
-from fabrica.curate.case_notes import CaseNotes
-from fabrica.curate.relate import Citations, Related, pairs, relate
+from fabrica.curate.articles.case_notes import CaseNotes
+from fabrica.curate.articles.relate import Citations, Related, pairs, relate
 from fabrica.phantom.case_reports import OPEN, CaseLibrary, case_reports
 from fabrica.phantom.jats import write
 from fabrica.systems import load_system
@@ -112,7 +112,7 @@ def test_two_runs_give_the_same_notes(source: Corpus, notes: Corpus, tmp_path: P
 
 def test_republished_cases_are_dropped_or_named() -> None:
     """In a larger library: equal texts go, near ones share a group and so a split."""
-    from fabrica.curate.dedup import TextDuplicates
+    from fabrica.curate.duplicates.dedup import TextDuplicates
     from fabrica.proofs.pmc_patients import read
 
     library = case_reports(2500, 3, kinds=60)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fabrica.curate.preference import Preference
+from fabrica.curate.language.preference import Preference
 from fabrica.errors import UsageError
 from fabrica.models.language_bundle import LanguageBundle, language
 from fabrica.safe import sha256

@@ -10,7 +10,7 @@ from typing import Any
 from fabrica.chat.fill import fill
 from fabrica.chat.request import Asked, Request
 from fabrica.chat.scripted import words
-from fabrica.curate.grammar import ABSENT_FRAMES, DENIALS, FRAMES, IMAGE_NAMES, NORMAL_FRAMES
+from fabrica.curate.language.grammar import ABSENT_FRAMES, DENIALS, FRAMES, IMAGE_NAMES, NORMAL_FRAMES
 from fabrica.types import Reply
 
 _SPOKEN = ("modality", "organ", "findings", "absent", "normal")

@@ -9,7 +9,7 @@ from typing import Any
 
 from fabrica.chat.request import ChatFailed, GaveUp, Request, reply_from, reply_json
 from fabrica.chat.store import Store
-from fabrica.curate.ordered import in_order
+from fabrica.curate.engine.ordered import in_order
 from fabrica.types import ChatModel, Reply
 
 

@@ -46,8 +46,8 @@ def curate(
     """
     from fabrica import curate as room
     from fabrica.corpus import Corpus
-    from fabrica.curate.cluster import RUNNERS
-    from fabrica.curate.plan import signature
+    from fabrica.curate.engine.cluster import RUNNERS
+    from fabrica.curate.engine.plan import signature
     from fabrica.errors import UsageError, unknown
     from fabrica.job.cost import of_curate
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from fabrica.curate.engine import CurateReport, run
+from fabrica.curate.engine.run import CurateReport, run
 
 __all__ = ["CurateReport", "run"]

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from fabrica.curate.ledger import Decisions, Rows
-from fabrica.curate.near import Groups, merged
+from fabrica.curate.duplicates.near import Groups, merged
+from fabrica.curate.engine.ledger import Decisions, Rows
 from fabrica.errors import UsageError
 from fabrica.types import Record
 

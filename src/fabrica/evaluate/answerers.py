@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from fabrica.chat.request import Asked, Request
-from fabrica.curate.probing import Probe
+from fabrica.curate.language.probing import Probe
 from fabrica.errors import UsageError
 from fabrica.types import Item, Reply
 

@@ -18,7 +18,7 @@ from fabrica.evaluate.metrics import mean
 from fabrica.types import Score
 
 if TYPE_CHECKING:
-    from fabrica.curate.probing import Probe
+    from fabrica.curate.language.probing import Probe
     from fabrica.evaluate.rowlog import Row
 
 FEW = 30  # images: a cell with fewer is marked

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fabrica.curate import hashing, near
-from fabrica.curate.dedup import machine_made, picture
+from fabrica.curate.duplicates import hashing, near
+from fabrica.curate.duplicates.dedup import machine_made, picture
 from fabrica.errors import Leak
 from fabrica.types import Record
 

@@ -54,8 +54,8 @@ def _task(spec: TaskSpec) -> Any:
 
 def plan_of(job: Job, seed: int = 0) -> list[Any]:
     """The steps that a job's `[curate]` and `[[caption]]` tables ask for, in order."""
-    from fabrica.curate.captions import LabelCaptions, LabelSchema
-    from fabrica.curate.dedup import ImageDuplicates, TextDuplicates
+    from fabrica.curate.duplicates.dedup import ImageDuplicates, TextDuplicates
+    from fabrica.curate.language.captions import LabelCaptions, LabelSchema
     from fabrica.curate.series import MiddleSlice, StackSeries
     from fabrica.curate.split import BySubject
 

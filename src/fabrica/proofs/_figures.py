@@ -136,7 +136,7 @@ def conversations(
 ) -> list[Record]:
     """Records with the conversations that the step makes of them; those of which too little is left are gone."""
     from fabrica.chat import Scripted, prompt
-    from fabrica.curate.converse import Converse
+    from fabrica.curate.language.converse import Converse
 
     step = Converse(
         Scripted(write, name="careless-writer"), prompt("converse"), context=("context",) if mentions else (),
@@ -148,7 +148,7 @@ def conversations(
 def filters(figures: Sequence[Figure], seed: int) -> dict[str, float]:
     """Of turns with a planted leak the share that is dropped or cut clean; of the others the share that is dropped or
     changed."""
-    from fabrica.curate.converse import kept_turns
+    from fabrica.curate.language.converse import kept_turns
     from fabrica.phantom.figure_talk import is_clean, talk
 
     rng = random.Random(f"filters-{seed}")

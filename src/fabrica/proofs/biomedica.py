@@ -109,8 +109,8 @@ def read_articles(job: Part) -> dict[str, float]:
 
 def _compare(truth: Any, records: Sequence[Record], counts: Counter[str]) -> None:
     """Add one sound article's figures to the counts."""
-    from fabrica.curate.figures import PanelSplit, SubCaptions
-    from fabrica.curate.panels import iou
+    from fabrica.curate.articles.figures import PanelSplit, SubCaptions
+    from fabrica.curate.articles.panels import iou
 
     def keep(record: Record, reason: str) -> None:
         raise AssertionError(f"{record.id} was dropped: {reason}")
@@ -152,7 +152,7 @@ def built_twice(job: Part) -> dict[str, float]:
     from fabrica.corpus import Corpus
     from fabrica.corpus.ingest import ingest
     from fabrica.corpus.views import archive, stream
-    from fabrica.curate.engine import run as curate
+    from fabrica.curate.engine.run import run as curate
     from fabrica.phantom.articles import articles, write_folder
     from fabrica.systems.biomedica import Settings
     from fabrica.systems.biomedica import plan as steps
@@ -175,7 +175,7 @@ def built_twice(job: Part) -> dict[str, float]:
 
 def concepts(job: Part) -> dict[str, float]:
     """Cluster labels on the twelve phantom concepts, the same number of each."""
-    from fabrica.curate.colour_texture import ColourTexture
+    from fabrica.curate.pools.colour_texture import ColourTexture
     from fabrica.phantom.concepts import CONCEPTS, draw
 
     rng = np.random.default_rng([job.seed, 7])
@@ -188,7 +188,7 @@ def digits(job: Part) -> dict[str, float]:
     """The same on scikit-learn's 1,797 real handwritten digits."""
     from sklearn.datasets import load_digits
 
-    from fabrica.curate.colour_texture import ColourTexture
+    from fabrica.curate.pools.colour_texture import ColourTexture
 
     data = load_digits()
     rows = ColourTexture()([_item((x * 15).astype(np.uint8)) for x in data.images])
@@ -215,7 +215,7 @@ class Simulated:
 
     def __call__(self, number: int, members: Sequence[str], /) -> Any:
         """His vote on a cluster."""
-        from fabrica.curate.concepts import Vote
+        from fabrica.curate.articles.concepts import Vote
 
         seen = Counter(self.truth[m] for m in members)
         said = self.one(min(seen, key=lambda c: (-seen[c], c)))
@@ -224,7 +224,7 @@ class Simulated:
 
 def labelled(rows: NDArray[np.float32], truth: Sequence[str], k: int, dims: int, seed: int) -> dict[str, float]:
     """Accuracy of propagated labels ("mixed" is wrong), and of a probe on as many single labels on random images."""
-    from fabrica.curate.concepts import MIXED, ask, cluster, tally
+    from fabrica.curate.articles.concepts import MIXED, ask, cluster, tally
 
     ids = [f"{i:06d}" for i in range(len(truth))]
     known = dict(zip(ids, truth, strict=True))
@@ -295,9 +295,9 @@ def arm_of(records: list[Record], arm: str, size: Size, seed: int) -> list[Recor
 
 def filtered(records: list[Record], size: Size, seed: int) -> list[Record]:
     """The system's steps: clusters labelled by annotators, propagated, clinical and microscopy concepts kept."""
-    from fabrica.curate.archive import KeepConcepts
-    from fabrica.curate.colour_texture import ColourTexture
-    from fabrica.curate.concepts import Propagate, ask, cluster, embedded, tally
+    from fabrica.curate.articles.archive import KeepConcepts
+    from fabrica.curate.articles.concepts import Propagate, ask, cluster, embedded, tally
+    from fabrica.curate.pools.colour_texture import ColourTexture
     from fabrica.phantom.concepts import PICTURED
 
     embed = ColourTexture()

@@ -16,7 +16,7 @@ from fabrica.proofs.spread import spread
 from fabrica.types import Claim, Item, Origin, Proof, Record
 
 if TYPE_CHECKING:
-    from fabrica.curate.select import Selector
+    from fabrica.curate.pools.select import Selector
     from fabrica.evaluate.bootstrap import Interval
     from fabrica.models import Bundle
     from fabrica.systems.datacomp import Settings
@@ -89,7 +89,7 @@ def part(job: Part, plan: Plan) -> dict[str, Judged]:
 
 def crawled(seed: int, size: Size, plan: Plan, test_seed: int) -> dict[str, Judged]:
     """70 % of the texts belong to other pictures; the filters of the sheet."""
-    from fabrica.curate.select import Random, TopFraction
+    from fabrica.curate.pools.select import Random, TopFraction
     from fabrica.phantom.crawl import crawl
 
     made = crawl(size.pool, seed, mismatch=MISMATCH)
@@ -107,7 +107,7 @@ def crawled(seed: int, size: Size, plan: Plan, test_seed: int) -> dict[str, Judg
 
 def off_target(seed: int, size: Size, plan: Plan, test_seed: int) -> dict[str, Judged]:
     """As well, 60 % of the pictures are of classes that nobody asks for; target images are training images."""
-    from fabrica.curate.select import ClusterMatch, Random, Target, TopFraction
+    from fabrica.curate.pools.select import ClusterMatch, Random, Target, TopFraction
     from fabrica.phantom.crawl import crawl
 
     made = crawl(size.pool, seed + 100_000, mismatch=MISMATCH, off_target=OFF_TARGET)
@@ -125,7 +125,7 @@ def off_target(seed: int, size: Size, plan: Plan, test_seed: int) -> dict[str, J
 
 def unmixed(seed: int, size: Size, plan: Plan, test_seed: int) -> dict[str, Judged]:
     """The negative control: every text belongs to its picture, so a filter has nothing to find."""
-    from fabrica.curate.select import TopFraction
+    from fabrica.curate.pools.select import TopFraction
     from fabrica.phantom.crawl import crawl
 
     lab = _Lab(list(crawl(size.pool, seed + 200_000).records()), _crawl_test(size, test_seed), seed, size, plan)
@@ -138,7 +138,7 @@ def digits(seed: int, size: Size, plan: Plan, test_seed: int) -> dict[str, Judge
     """Real images (scikit-learn's digits, 8 x 8): captions with the number as a word, 70 % of them of another image."""
     from sklearn.datasets import load_digits
 
-    from fabrica.curate.select import Random, TopFraction
+    from fabrica.curate.pools.select import Random, TopFraction
 
     data = load_digits()
     order = np.random.default_rng([test_seed, 8]).permutation(len(data.target))
@@ -223,7 +223,7 @@ class _Lab:
 
     def scored(self, scorer: Bundle) -> None:
         """Write the pool's columns: image features and the cosine of image and text."""
-        from fabrica.curate.subset import uid_of
+        from fabrica.curate.pools.subset import uid_of
 
         image, text = (scorer.embed(self.pool, field, batch=500)[1] for field in ("image", "text"))
         ids = [uid_of(r.id) for r in self.pool]
@@ -231,8 +231,8 @@ class _Lab:
 
     def kept(self, selector: Selector) -> NDArray[np.int64]:
         """Rows of the pool that a selector keeps, through a subset of uids."""
-        from fabrica.curate.select import Pool
-        from fabrica.curate.subset import uids
+        from fabrica.curate.pools.select import Pool
+        from fabrica.curate.pools.subset import uids
 
         chosen = selector.select(Pool.of(self.columns))
         return np.flatnonzero(chosen.count(uids(self.columns["uid"])))

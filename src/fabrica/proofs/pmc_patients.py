@@ -18,7 +18,7 @@ from fabrica.types import Claim, Proof, Record
 
 if TYPE_CHECKING:
     from fabrica.corpus.views.beir import Benchmark
-    from fabrica.curate.relate import Citations, Relations
+    from fabrica.curate.articles.relate import Citations, Relations
     from fabrica.evaluate.bootstrap import Interval
     from fabrica.phantom.case_reports import CaseLibrary, CasePatient
     from fabrica.retrieve import Run
@@ -68,7 +68,7 @@ def run(plan: Plan) -> Proof:
 
 def one_seed(seed: int, size: Size) -> Seed:
     """One library of articles through reader, extraction, relations, split and search."""
-    from fabrica.curate.relate import Citations, relate
+    from fabrica.curate.articles.relate import Citations, relate
     from fabrica.phantom.case_reports import case_reports
 
     library = case_reports(size.articles, seed, kinds=size.diseases)
@@ -186,7 +186,7 @@ def _note(record: Record) -> str:
 
 def split(made: Sequence[Record], size: Size) -> tuple[list[Record], dict[str, int]]:
     """Without equal texts; near ones grouped; split by article. And how many of each were found."""
-    from fabrica.curate.dedup import TextDuplicates
+    from fabrica.curate.duplicates.dedup import TextDuplicates
     from fabrica.curate.split import BySubject
 
     records, counts = list(made), {}
@@ -237,7 +237,7 @@ def wrong_relations(records: Sequence[Record], library: CaseLibrary, relations: 
 
 def permuted(citations: Citations, seed: int) -> Citations:
     """The same graph over other articles: every article takes another one's place."""
-    from fabrica.curate.relate import Citations as Graph
+    from fabrica.curate.articles.relate import Citations as Graph
 
     ids = sorted(citations.neighbours)
     other = dict(zip(ids, random.Random(f"permuted {seed}").sample(ids, len(ids)), strict=True))
@@ -285,7 +285,7 @@ def _some(pairs: Iterator[Any], count: int) -> list[Any]:
 def searched(records: Sequence[Record], relations: Relations) -> dict[str, dict[str, float]]:
     """Each retriever's metrics on the test queries against the notes of train."""
     from fabrica.corpus.views.beir import check, patients
-    from fabrica.curate.relate import Related
+    from fabrica.curate.articles.relate import Related
     from fabrica.evaluate.ranking import ranking_scores
 
     linked = Related(relations)(records, lambda record, why: None)

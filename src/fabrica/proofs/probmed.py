@@ -201,7 +201,7 @@ def _net(job: Job, plan: Plan) -> Found:
 def _trained(settings: Settings, records: Sequence[Record], seed: int, plan: Plan) -> Bundle:
     import torch
 
-    from fabrica.curate.probing import statements
+    from fabrica.curate.language.probing import statements
     from fabrica.systems import load_system
     from fabrica.systems.probmed import dims
     from fabrica.train import InMemory, fit

@@ -184,7 +184,7 @@ def _right(policy: Bundle, features: Floats, truth: NDArray[np.int64]) -> NDArra
 
 def _mined(start: Bundle, train: Readings, found: Found) -> tuple[Floats, NDArray[np.int64]]:
     """Features (m, 3) of the questions where contexts undid a right answer, and what to prefer, 1 = yes."""
-    from fabrica.curate.preference import Asked, mine
+    from fabrica.curate.language.preference import Asked, mine
 
     alone, shown = (_right(start, f, train.truth) == (train.truth > 0) for f in (train.alone, train.features))
     word = {True: "Yes", False: "No"}

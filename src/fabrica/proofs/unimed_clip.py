@@ -16,7 +16,7 @@ from fabrica.proofs.spread import spread
 from fabrica.types import Claim, Item, Origin, Proof, Record
 
 if TYPE_CHECKING:
-    from fabrica.curate.captions import LabelCaptions
+    from fabrica.curate.language.captions import LabelCaptions
     from fabrica.evaluate.bootstrap import Interval
     from fabrica.evaluate.metrics import Columns, Weights
 
@@ -157,7 +157,7 @@ def described(record: Record, seed: int) -> Record:
 
 def many() -> LabelCaptions:
     """Twelve captions a class: four names in three frames."""
-    from fabrica.curate.captions import LabelCaptions, LabelSchema, TemplateBank
+    from fabrica.curate.language.captions import LabelCaptions, LabelSchema, TemplateBank
 
     schemas = [LabelSchema(modality=m, labels=NAMES, image_names=(name,)) for m, name in IMAGES.items()]
     return LabelCaptions(schemas=schemas, bank=TemplateBank(FRAMES), per_record=12)
@@ -165,7 +165,7 @@ def many() -> LabelCaptions:
 
 def single() -> LabelCaptions:
     """The baseline: "A photo of disc." for every disc (the step warns of such a bank, here on purpose)."""
-    from fabrica.curate.captions import LabelCaptions, LabelSchema, TemplateBank
+    from fabrica.curate.language.captions import LabelCaptions, LabelSchema, TemplateBank
 
     schemas = [LabelSchema(modality=m, labels={k: (k,) for k in NAMES}, image_names=("photo",)) for m in IMAGES]
     with warnings.catch_warnings():

@@ -58,11 +58,11 @@ class Settings:
 def plan(settings: Settings) -> Sequence[Step | Survey]:
     """The archive: newest versions, sub-captions and panels, concepts propagated, kept and capped, copies named, and
     what looks alike on one side of the split."""
-    from fabrica.curate.archive import CapConcepts, FigureCopies, KeepConcepts, LatestVersion
-    from fabrica.curate.colour_texture import ColourTexture
-    from fabrica.curate.concepts import ClusterModel, Propagate
-    from fabrica.curate.dedup import ImageDuplicates
-    from fabrica.curate.figures import PanelRecords, PanelSplit, SubCaptions
+    from fabrica.curate.articles.archive import CapConcepts, FigureCopies, KeepConcepts, LatestVersion
+    from fabrica.curate.articles.concepts import ClusterModel, Propagate
+    from fabrica.curate.articles.figures import PanelRecords, PanelSplit, SubCaptions
+    from fabrica.curate.duplicates.dedup import ImageDuplicates
+    from fabrica.curate.pools.colour_texture import ColourTexture
     from fabrica.curate.split import BySubject
 
     steps: list[Step | Survey] = [LatestVersion(), SubCaptions(), PanelSplit()]

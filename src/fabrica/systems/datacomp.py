@@ -12,7 +12,7 @@ from fabrica.errors import UsageError, unknown
 from fabrica.types import Record, Schedule, Stage, Step, Survey, System
 
 if TYPE_CHECKING:
-    from fabrica.curate.select import Selector
+    from fabrica.curate.pools.select import Selector
     from fabrica.models import Bundle
     from fabrica.models.body import Body
 
@@ -127,7 +127,7 @@ def selector(settings: Settings) -> Selector | None:
 
     `UsageError` for an unknown filter, for both or neither of `fraction` and `threshold`, and for an image filter
     without target images."""
-    from fabrica.curate.select import Basic, ClusterMatch, Random, Target, TextMatch, by_score
+    from fabrica.curate.pools.select import Basic, ClusterMatch, Random, Target, TextMatch, by_score
 
     name = settings.filter
     if name not in FILTERS:
@@ -155,7 +155,7 @@ def selector(settings: Settings) -> Selector | None:
 
 def plan(settings: Settings) -> Sequence[Step | Survey]:
     """The data set: what the selector keeps of the pool; evaluation images are removed by `Decontaminate` (BYOD)."""
-    from fabrica.curate.select import Selected
+    from fabrica.curate.pools.select import Selected
 
     chosen = selector(settings)
     return () if chosen is None else (Selected(chosen),)

@@ -58,7 +58,7 @@ def plan(settings: Settings) -> Sequence[Step | Survey]:
     """Captions, and what the article says of the figure, to conversations; the writer never sees the image."""
     from fabrica.chat import LocalChat, prompt
     from fabrica.chat.dialogue import TemplateDialogue
-    from fabrica.curate.converse import Converse
+    from fabrica.curate.language.converse import Converse
 
     local = settings.writer != "template"
     writer: Any = LocalChat(settings.writer, allow_network=settings.allow_network) if local else TemplateDialogue()

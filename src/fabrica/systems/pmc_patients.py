@@ -46,9 +46,9 @@ def plan(settings: Settings) -> Sequence[Step | Survey]:
     Then, over the new corpus: `relate.relate` with the citation graphs, the step `relate.Related`, and
     `corpus.views.beir.patients`.
     """
-    from fabrica.curate.case_notes import NOTE, CaseNotes
-    from fabrica.curate.dedup import TextDuplicates
-    from fabrica.curate.flags import FlagIdentifiers
+    from fabrica.curate.articles.case_notes import NOTE, CaseNotes
+    from fabrica.curate.articles.flags import FlagIdentifiers
+    from fabrica.curate.duplicates.dedup import TextDuplicates
     from fabrica.curate.split import BySubject
 
     return (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from fabrica.types import ChatModel, Item, Message, Record, Schedule, Stage, Step, Survey, System
 
 if TYPE_CHECKING:
-    from fabrica.curate.probing import Probe
+    from fabrica.curate.language.probing import Probe
     from fabrica.evaluate.grouped import Line, Unit, Verdict
     from fabrica.models import Bundle
 
@@ -68,7 +68,7 @@ def dims(settings: Settings) -> dict[str, Sequence[str]]:
 
 def plan(settings: Settings) -> Sequence[Step | Survey]:
     """Image records with facts to records of questions."""
-    from fabrica.curate.probing import Related, Twins
+    from fabrica.curate.language.probing import Related, Twins
 
     related = Related(parents=settings.parents)
     return (
@@ -98,7 +98,7 @@ class Result:
 
 def questions(settings: Settings, records: Sequence[Record], rejected: Counter[str] | None = None) -> list[Probe]:
     """All questions of the records."""
-    from fabrica.curate.probing import Related, twins
+    from fabrica.curate.language.probing import Related, twins
 
     return list(
         twins(
@@ -125,7 +125,7 @@ def probe(
     `records` hold image and facts; `probes` are questions made before, by default those of the records.
     """
     from fabrica.chat.prompts import prompt
-    from fabrica.curate.probing import VERSION
+    from fabrica.curate.language.probing import VERSION
     from fabrica.evaluate.rowlog import RowLog, answered
 
     rejected = Counter[str]()
@@ -191,7 +191,7 @@ def stages(settings: Settings, bundle: Bundle) -> tuple[Stage, ...]:
 
 def believed(bundle: Bundle, records: Sequence[Record], probes: Sequence[Probe]) -> dict[str, bool]:
     """What the control answers to each question whose statement it knows: yes where its logit is above 0."""
-    from fabrica.curate.probing import statement
+    from fabrica.curate.language.probing import statement
 
     ids, logits, _ = bundle.embed(records, "image", unit=False)
     row, column = ({name: i for i, name in enumerate(names)} for names in (ids, bundle.collate.targets))

@@ -11,7 +11,7 @@ from fabrica import safe
 from fabrica.errors import UsageError, need
 
 if TYPE_CHECKING:
-    from fabrica.curate.preference import Preference
+    from fabrica.curate.language.preference import Preference
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Articles to data: panels with their sub-captions, concepts, patient notes and how they relate."""

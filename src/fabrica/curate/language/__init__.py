@@ -1,0 +1,1 @@
+"""Texts that are made: captions, conversations, questions and preferences, each checked against the facts."""
