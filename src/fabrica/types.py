@@ -214,7 +214,9 @@ class Record:
         for want in roles:
             for role, items in self.items.items():
                 if role == want or role.startswith(want + "/"):
-                    yield from (item for item in items if item.present)
+                    for item in items:
+                        if not isinstance(item.value, Absent):  # as `present`, which a loop over all of them would feel
+                            yield item
 
     def without(self, *roles: str) -> Record:
         """The same record without the items of `roles`."""

@@ -16,6 +16,7 @@ def prove(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer seeds, at most a minute.")] = False,
     full: Annotated[bool, typer.Option("--full", help="The large experiment, meant for --device cuda.")] = False,
     device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    workers: Annotated[int, typer.Option("--workers", min=0, help="Parts side by side; 0 = one a core.")] = 0,
     store: Annotated[Path | None, typer.Option("--store", help="Folder to write NAME.json to.")] = None,
     dry_run: DryRun = False,
     json: Json = False,
@@ -36,7 +37,7 @@ def prove(
         emit({"name": name, "claim": claim, "cost": minutes}, as_json=json, text=text)
         return
     with progress(quiet=json) as bar:
-        plan = proofs.Plan(quick=quick, full=full, device=device, progress=bar)
+        plan = proofs.Plan(quick=quick, full=full, device=device, workers=workers, progress=bar)
         proof = proofs.prove(name, plan)
     data = proofs.to_json(proof, plan)
     if store is not None:

@@ -61,25 +61,32 @@ class Collate:
             rows = []
             for i, record in enumerate(records):
                 try:
-                    items, rows_of = self._encoded(name, use, record, epoch)
+                    items, arrays, said = self._encoded(name, use, record, epoch, name == first_text)
                 except (FabricaError, TypeError) as error:
                     raise _named(error, record, name) from error
-                rows.append((items, rows_of))
-                if name == first_text and items:
-                    texts[i] = self._said(use, items[0], record, epoch, name)
+                rows.append((items, arrays))
+                if said is not None:
+                    texts[i] = said
             fields[name] = pad(rows, use.encode)
         known = {t: torch.tensor([_label(r, t) is not None for r in records]) for t in self.targets}
         targets = {t: torch.tensor([_label(r, t) or 0.0 for r in records]) for t in self.targets}
         keys = {k: torch.tensor([self._key(k, r, t) for r, t in zip(records, texts, strict=True)]) for k in self.keys}
         return Batch(tuple(r.id for r in records), fields, targets, known, keys)
 
-    def _encoded(self, name: str, use: Use, record: Record, epoch: int) -> tuple[list[Item], list[NDArray[Any]]]:
+    def _encoded(
+        self, name: str, use: Use, record: Record, epoch: int, spoken: bool
+    ) -> tuple[list[Item], list[NDArray[Any]], str | None]:
+        """Chosen items, their arrays and, of the field that keys read (`spoken`), what this visit read of the first."""
         items = list(record.all(*use.roles))
         if not items:
-            return [], []
+            return [], [], None
         rng = generator(self.seed, epoch, record.id, name)
         chosen = list(use.encode.choose(items, use.most, rng))
-        return chosen, [use.encode(item, rng) for item in chosen]
+        if not spoken:
+            return chosen, [use.encode(item, rng) for item in chosen], None
+        read: list[str] = [use.encode.read(item, rng) for item in chosen]  # type: ignore[attr-defined]
+        arrays = [use.encode.ids(text) for text in read]  # type: ignore[attr-defined]
+        return chosen, arrays, " ".join(read[0].lower().split()) if read else None
 
     def _first_text(self) -> str | None:
         if not any("text" in k.split("+") for k in self.keys):
@@ -88,13 +95,6 @@ class Collate:
         if name is None:
             raise UsageError(f"keys {self.keys} name 'text', but no field reads text")
         return name
-
-    def _said(self, use: Use, item: Item, record: Record, epoch: int, name: str) -> str:
-        """What this visit read, by the same draws as in `_encoded`."""
-        rng = generator(self.seed, epoch, record.id, name)
-        use.encode.choose(list(record.all(*use.roles)), use.most, rng)
-        said: str = use.encode.read(item, rng)  # type: ignore[attr-defined]
-        return " ".join(said.lower().split())
 
     def _key(self, name: str, record: Record, text: str | None) -> int:
         parts = [self._part(p, record, text) for p in name.split("+")]

@@ -24,6 +24,7 @@ View = Literal["whole", "one_sentence", "one_of"]
 Truncation = Literal["tail", "head+tail"]
 _SPLIT = re.compile(r"(?<=[.!?;])\s+|\s*\n\s*(?:[-*•]\s+)?")
 _SHORT = re.compile(r"(?:\b(?:dr|mr|mrs|ms|st|vs|e\.g|i\.e|approx|no|fig|cf|al|resp)|\b[A-Za-z])\.$", re.IGNORECASE)
+_REMEMBERED = 20_000  # texts (at most 256 characters each) whose ids a `TextEncode` keeps
 _PAD_NAMES = ("[PAD]", "<pad>", "<|pad|>", "<|endoftext|>", "</s>")
 
 
@@ -69,6 +70,7 @@ class TextEncode:
             raise UsageError(f"length {length} has no room for text beside the special tokens")
         ids = (self.tokenizer.token_to_id(name) for name in _PAD_NAMES)
         self._pad = next((i for i in ids if i is not None), 0)
+        self._known: dict[str, NDArray[np.int64]] = {}
 
     @property
     def shape(self) -> None:
@@ -113,10 +115,19 @@ class TextEncode:
         return self.ids(self.read(item, rng))
 
     def ids(self, text: str) -> NDArray[np.int64]:
-        """The token ids of a text, cut to `length`."""
+        """The token ids of a text, cut to `length`; short texts that come again are remembered."""
+        known = self._known.get(text)
+        if known is not None:
+            return known
         encoding = self.tokenizer.encode(text)
         ids = np.asarray(encoding.ids, np.int64)
-        return ids if len(ids) <= self.length else ids[self._keep(encoding)]
+        ids = ids if len(ids) <= self.length else ids[self._keep(encoding)]
+        if len(text) <= 256:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            ids.flags.writeable = False
+            self._known[text] = ids
+        return ids
 
     def _keep(self, encoding: Encoding) -> NDArray[np.intp]:
         """Positions that stay: all special tokens, and as much of the text as fits."""

@@ -26,7 +26,7 @@ _SHARED = ("__init__", "depends", "real", "spread", "table")  # modules here tha
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How large to run: `quick` uses fewer seeds and smaller arms (60 s), `full` the larger one meant for a GPU.
-    `workers` processes run a proof's parts side by side on a CPU (0 = one a core)."""
+    `workers` processes run a proof's parts side by side (0 = one a core that this process may use; on a GPU, one)."""
 
     quick: bool = False
     full: bool = False
@@ -84,7 +84,7 @@ def to_json(proof: Proof, plan: Plan) -> dict[str, Any]:
         "commit": _commit(),
         "code": fingerprint(proof.name),
         "versions": {p: version(p) for p in ("fabrica", "torch", "numpy", "transformers")},
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "machine": f"{platform.machine()}, {cores()} cores, Python {platform.python_version()}{_gpu(plan)}",
     }
 
 
@@ -107,6 +107,20 @@ def fingerprint(name: str) -> str:
     for file in modules(name):
         digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def cores() -> int:
+    """How many cores this process may use: less than the machine's where it is pinned (taskset, a container)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _gpu(plan: Plan) -> str:
+    """The name of the GPU that a plan ran on, "" on a CPU."""
+    if plan.device == "cpu":
+        return ""
+    import torch
+
+    return f", {torch.cuda.get_device_name(plan.device)}"
 
 
 def _commit() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -10,7 +9,7 @@ from multiprocessing import get_context
 from typing import TypeVar
 
 from fabrica.errors import need
-from fabrica.proofs import Plan
+from fabrica.proofs import Plan, cores
 
 Job = TypeVar("Job")
 Made = TypeVar("Made")
@@ -20,10 +19,11 @@ def spread(function: Callable[[Job, Plan], Made], jobs: Sequence[Job], plan: Pla
     """`function(job, plan)` of every job, in the order of `jobs`; give long ones first.
 
     `function` is one of a module. Each job trains on one thread whether it runs here or in a process of its own, so
-    that the numbers depend neither on how many cores there are nor on `plan.workers`. On a GPU they run in turn.
+    that the numbers depend neither on how many cores there are nor on `plan.workers`. On a GPU they run in turn unless
+    `plan.workers` says how many may share it.
     """
     need("torch", "train")
-    workers = plan.workers or (os.cpu_count() or 1 if plan.device == "cpu" else 1)
+    workers = plan.workers or (cores() if plan.device == "cpu" else 1)
     alone, made = replace(plan, progress=None), []
     if min(workers, len(jobs)) < 2:
         with _threads(1 if plan.device == "cpu" else 0):
