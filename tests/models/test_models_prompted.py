@@ -14,7 +14,7 @@ from fabrica.models.bundle import Bundle
 from fabrica.models.load import load
 from fabrica.models.merge_masks import merge
 from fabrica.models.prompt_bundle import PromptModel
-from fabrica.models.query_decoder import PromptNet, PromptText, allowed
+from fabrica.models.query_decoder import PromptNet, PromptText, allowed, on_pixels
 from fabrica.objectives.query_set import QuerySet
 from fabrica.phantom.objects import records
 from fabrica.systems import load_system
@@ -72,6 +72,19 @@ def test_padding_of_prompts_has_no_influence(bundle):
     image = torch.rand(1, 3, 48, 48)
     net = bundle.model.net_.eval()
     torch.testing.assert_close(net(image, told).logits, net(image, padded).logits, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("of", [[0, 0, 0, 2], [1], [0, 1, 1, 2, 2, 2], [2, 2]])
+def test_masks_of_rows_are_those_of_their_image(of):
+    torch.manual_seed(0)
+    of = torch.tensor(of)
+    queries, pixels = torch.randn(len(of), 4, 5, requires_grad=True), torch.randn(3, 5, 6, 7, requires_grad=True)
+    made, plain = on_pixels(queries, pixels, of), torch.einsum("rqc,rchw->rqhw", queries, pixels[of])
+    torch.testing.assert_close(made, plain)
+    weight = torch.randn_like(plain)
+    for a, b in zip(torch.autograd.grad((made * weight).sum(), (queries, pixels)),
+                    torch.autograd.grad((plain * weight).sum(), (queries, pixels)), strict=True):  # fmt: skip
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
 def test_masked_attention_never_blocks_everything_and_has_no_gradient():
@@ -193,7 +206,7 @@ def test_a_trained_model_answers_the_prompt_and_not_the_image(tmp_path):
     from fabrica.train import fit
 
     rows = [r for r in records(24, 100) if r.groups["modality"] == "pathology"]
-    bundle = small(rows, widths=(8, 16, 32), bottleneck=32, masks=16, width=32, feedforward=64, text_width=32, lr=3e-3,
+    bundle = small(rows, widths=(8, 16, 32), bottleneck=32, masks=16, width=32, feedforward=64, text_width=32, absent=4,
                    steps=200, batch=8)  # fmt: skip
     settings = replace(SYSTEM.settings["tiny"], lr=3e-3, steps=200, batch=8)
     fit(bundle, SYSTEM.stages(settings, bundle), rows, tmp_path, save_every=0)

@@ -7,6 +7,8 @@ import pytest
 
 from fabrica.phantom.objects import records
 from fabrica.proofs import Plan, biomedparse
+from fabrica.proofs import _biomedparse_arms as arms
+from fabrica.proofs import _biomedparse_real as five
 from fabrica.proofs.real import real
 from fabrica.systems import load_system
 
@@ -31,6 +33,7 @@ def test_the_proof_runs_small_and_says_not_shown(parts):
         "one model", "irregular objects", "unheard synonym", "invalid prompts", "recognition",
     ]  # fmt: skip
     assert {c.name: c.shown for c in proof.controls}["exact p"]
+    assert not {c.name: c.shown for c in proof.controls}["both arms learned"]
     assert set(proof.arms) == {biomedparse.TEXT, biomedparse.NETS, biomedparse.BOX, biomedparse.NEW}
     assert proof.arms[biomedparse.BOX][0] > 0.5  # the true box and the best threshold need no training
     assert 9 < len(proof.details["Dice by object"]) <= 12
@@ -63,6 +66,33 @@ def test_the_bars_are_read(parts):
         assert {n for n, ok in shown(**change).items() if not ok} == {name}
 
 
+def test_empty_answers_show_nothing(parts):
+    """Of two arms that say nothing every difference is 0: bars of the form "no worse than" would be met."""
+    _, found = parts
+    n = len(found[0]["rows"]["subject"])
+    rows = {k: np.asarray(v) for k, v in found[0]["rows"].items()} | {a: np.zeros(n) for a in (
+        biomedparse.TEXT, biomedparse.NEW, biomedparse.NETS)}  # fmt: skip
+    p = {k: np.asarray(v) for k, v in found[0]["p"].items()}
+    bare = biomedparse._claims(rows, p, [found[0]], SMALL)
+    assert {"one model", "unheard synonym"} <= {c.name for c in bare if c.shown}
+    made = biomedparse._counted((*bare, *biomedparse._controls(rows, p)), rows)
+    assert [c.name for c in made if c.shown] == ["exact p"]
+    assert all("counts for nothing" in c.why for c in made if not c.shown)
+    fine = rows | {a: np.full(n, 0.8) for a in (biomedparse.TEXT, biomedparse.NETS)}
+    assert biomedparse._counted(bare, fine) == bare
+
+
+def test_what_ignores_the_prompt_does_not_count_as_learned():
+    """Marking all that is there, whatever is asked for, stays below the guard on any seed."""
+    from fabrica.evaluate.metrics import dice
+
+    found = []
+    for record in records(150, 100):
+        masks = [np.asarray(r.data) for r in record.regions if r.data.any()]
+        found += [dice(np.any(masks, axis=0), m) for m in masks]
+    assert 0.6 < np.mean(found) < 0.68 < biomedparse.LEAST
+
+
 def test_specialists_are_together_as_large_as_the_one_model(parts):
     system = load_system("biomedparse")
     settings = replace(system.settings["tiny"], ontology=biomedparse.ontology())
@@ -75,9 +105,9 @@ def test_the_box_arm_is_an_oracle():
     image, mask = np.zeros((20, 20)), np.zeros((20, 20), bool)
     mask[5:9, 5:12] = True
     image[mask] = 1
-    assert biomedparse.boxed(image, mask) == 1.0
-    assert biomedparse.boxed(-image, mask) == 1.0
-    assert biomedparse._ratio(mask) == 1.0
+    assert arms.boxed(image, mask) == 1.0
+    assert arms.boxed(-image, mask) == 1.0
+    assert arms.ratio(mask) == 1.0
 
 
 def test_modalities_ask_for_what_they_do_not_have():
@@ -95,11 +125,13 @@ def test_the_real_arm_runs_small(shared_data):
     for name in ("drive_fundus", "acdc_scribble_slices"):
         shared_data(name)
     size = replace(SMALL, real_steps=2)
-    found = biomedparse._real(biomedparse.Job("real", 0, size), Plan(workers=1))
-    table = biomedparse._real_table(found["real"], size)
+    found = biomedparse.part(biomedparse.Job("real", 100, size), Plan(workers=1))
+    table = five.real_table(found["real"], size.resamples)
     assert "retinal vessel" in table
-    assert all(0 <= v <= 1 for row in table.values() for v in row["mean mask"])
-    assert "not better for" in biomedparse._real_note(table)
+    assert all(0 <= v <= 1 for row in table.values() for arm in five.ARMS for v in row[arm])
+    assert f"Against {five.SET}, the one model is better for" in five.real_note(table)
+    one, nets = found["weights"]
+    assert 0.95 < nets / one < 1.05
 
 
 @pytest.mark.real_data
@@ -117,6 +149,6 @@ def test_real_sets_are_read_with_subjects_and_masks(shared_data, name):
         assert all(r.data.shape == record.first("image").array().shape[:2] for r in record.regions)
     share = np.mean([r.data.mean() for row in rows for r in row.regions])
     assert 0.003 < share < 0.4
-    train, test = biomedparse.split({name: rows}, 0)
+    train, test = five.split({name: rows}, 0)
     assert not {r.subject for r in train} & {r.subject for r in test}
     assert len(train) + len(test) == len(rows)

@@ -75,28 +75,29 @@ class QueryDecoder(nn.Module):
     def forward(
         self, maps: Sequence[Tensor], pixels: Tensor, tokens: Tensor, valid: Tensor, of: Tensor, alone: bool = True
     ) -> list[Set]:
-        """Of R rows (a prompt, or all of an image), row r on image `of[r]`: `maps` (B, width, h, w) coarse first,
-        `pixels` (B, masks, H, W), `tokens` (R, L, text) with `valid` (R, L). One set at the start and one a layer.
+        """Of R rows (a prompt, or all of an image), row r on image `of[r]`, those of an image one after the other:
+        `maps` (B, width, h, w) coarse first, `pixels` (B, masks, H, W), `tokens` (R, L, text), `valid` (R, L). One set
+        at the start and one a layer.
         Where a row is one prompt `alone`, its queries start from its words' mean, else as they were learned."""
         x, words = self.start.expand(len(of), -1, -1), self.read(tokens)
         if alone:
             part = valid[..., None].to(tokens.dtype)
             x = x + self.lead((tokens * part).sum(1, keepdim=True) / part.sum(1, keepdim=True).clamp(min=1))
         keys = [
-            (m.flatten(2).transpose(1, 2) + self.scale[i], places(m), tuple(m.shape[2:])) for i, m in enumerate(maps)
+            (m.flatten(2).transpose(1, 2) + self.scale[i], places(m), tuple(m.shape[2:]))
+            for i, m in enumerate(maps[: len(self.layers)])
         ]
         keys = [(k[of], p, side) for k, p, side in keys]
-        pixels = pixels[of]
-        made = [self._said(x, pixels)]
+        made = [self._said(x, pixels, of)]
         for number, layer in enumerate(self.layers):
             memory, where, side = keys[number % len(keys)]
             x, words = layer(x, words, valid, self.own, memory, where, allowed(made[-1][0], side))
-            made.append(self._said(x, pixels))
+            made.append(self._said(x, pixels, of))
         return made
 
-    def _said(self, x: Tensor, pixels: Tensor) -> Set:
+    def _said(self, x: Tensor, pixels: Tensor, of: Tensor) -> Set:
         x = self.norm(x)
-        return torch.einsum("rqc,rchw->rqhw", self.mask(x), pixels), self.word(x)
+        return on_pixels(self.mask(x), pixels, of), self.word(x)
 
 
 class _Layer(nn.Module):
@@ -131,6 +132,21 @@ class _Attention(nn.Module):
         mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None])
         made: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return made
+
+
+def on_pixels(queries: Tensor, pixels: Tensor, of: Tensor) -> Tensor:
+    """Mask logits (R, Q, H, W): queries (R, Q, C) by the features (B, C, H, W) of their image `of` (R,), rows of an
+    image one after the other. One product an image: no copy of its features for each of its rows.
+
+    >>> on_pixels(torch.tensor([[[2.0]], [[3.0]]]), torch.tensor([[[[1.0]]], [[[5.0]]]]), torch.tensor([0, 1])).tolist()
+    [[[[2.0]]], [[[15.0]]]]
+    """
+    count = torch.bincount(of, minlength=len(pixels))
+    slot = torch.arange(len(of), device=of.device) - (count.cumsum(0) - count)[of]
+    rows = queries.new_zeros(len(pixels), int(count.max()), *queries.shape[1:])
+    rows[of, slot] = queries
+    made = rows.flatten(1, 2) @ pixels.flatten(2)
+    return made.reshape(*rows.shape[:3], *pixels.shape[2:])[of, slot]
 
 
 def allowed(masks: Tensor, side: tuple[int, ...]) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fabrica.errors import UsageError
+from fabrica.objectives.present import of_present
 from fabrica.types import Batch, Loss
 
 if TYPE_CHECKING:
@@ -23,12 +24,12 @@ def pair_costs(masks: Tensor, target: Tensor, known: Tensor) -> tuple[Tensor, Te
     seen = known.to(masks.dtype)
     goal = target.to(masks.dtype) * seen
     points = seen.sum(2).clamp(min=1)[:, None]
-    pull = torch.einsum("rqp,rkp->rqk", functional.softplus(-masks), goal)
-    push = torch.einsum("rqp,rkp->rqk", functional.softplus(masks), seen - goal)
+    price = torch.einsum("rqp,rkp->rqk", functional.softplus(masks), seen)
+    price = price - torch.einsum("rqp,rkp->rqk", masks, goal)
     share = masks.sigmoid()
     both = 2 * torch.einsum("rqp,rkp->rqk", share, goal)
     area = torch.einsum("rqp,rkp->rqk", share, seen) + goal.sum(2)[:, None]
-    return (pull + push) / points, 1 - (both + 1) / (area + 1)
+    return price / points, 1 - (both + 1) / (area + 1)
 
 
 def match(cost: Tensor, asked: Tensor) -> Tensor:
@@ -85,10 +86,11 @@ def at_points(maps: Tensor, points: Tensor, mode: str = "bilinear") -> Tensor:
 class QuerySet:
     """The sets of `PromptNet` against the masks of prompts, at the start and after every layer, all equal.
 
-    Matching cost: `match_word` x -softmax over queries + `match_mask` x (BCE + Dice). Loss: BCE + Dice of the matched
-    query + `word` x cross-entropy over QUERIES for each prompt. `points` (0 = every pixel of the mask grid): on as many
-    random points masks are matched, on as many uncertain ones they are learned. `joint`: all prompts of an image are
-    read together by one set of queries (as published); else each has its own, as when it is asked alone.
+    Matching cost: `match_word` x -softmax over queries + `match_mask` x (BCE + Dice). Loss: BCE of the matched query +
+    its Dice where the object is there (see `of_present`) + `word` x cross-entropy over QUERIES for each prompt.
+    `points` (0 = every pixel of the mask grid): on as many random points masks are matched, on as many uncertain ones
+    they are learned. `joint`: all prompts of an image are read together by one set of queries (as published); else each
+    has its own, as when it is asked alone.
     """
 
     field: str = "image"
@@ -144,12 +146,13 @@ class QuerySet:
         rows, columns = asked.nonzero(as_tuple=True)
         mine = masks[rows, query[rows, columns]][:, None]
         goal, seen = target[rows, columns][:, None], known[rows, columns][:, None]
+        there = (goal * seen).flatten(1)
         if self.points:
             where = uncertain_points(mine.detach(), self.points)
             mine = at_points(mine, where)
             goal, seen = at_points(goal.float(), where, "nearest"), at_points(seen.float(), where, "nearest") > 0.5
         bce, dice = pair_costs(mine.flatten(2), goal.flatten(2), seen.flatten(2))
-        return {"bce": bce.mean(), "dice": dice.mean(), "word": word}
+        return {"bce": bce.mean(), "dice": of_present(dice.flatten(), there), "word": word}
 
     def _cost(self, masks: Tensor, likeness: Tensor, target: Tensor, known: Tensor) -> Tensor:
         if self.points:

@@ -103,9 +103,9 @@ SYSTEM = System(
     settings={
         "paper": Settings(),
         "tiny": Settings(
-            size=(48, 48), scale="percentile", widths=(12, 24, 48), bottleneck=48, masks=32, width=64, queries=12,
-            layers=2, heads=4, feedforward=128, text_width=64, text_depth=1, length=32, vocabulary=400, points=0,
-            match_word=20.0, prompts=4, absent=2, lr=3e-3, slow=1.0, warmup=20, batch=12, steps=600,
+            size=(48, 48), scale="percentile", widths=(12, 24, 48), bottleneck=48, masks=32, norm="batch", width=64,
+            queries=12, layers=2, heads=4, feedforward=128, text_width=64, text_depth=1, length=32, vocabulary=400,
+            points=0, match_word=20.0, prompts=4, lr=1e-3, slow=1.0, warmup=20, batch=6, steps=800,
         ),
     },
     build=build,
