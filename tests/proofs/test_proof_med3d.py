@@ -6,24 +6,27 @@ import numpy as np
 import pytest
 
 from fabrica.models.dense_bundle import DenseBundle
-from fabrica.proofs import Plan
+from fabrica.phantom import bodies
+from fabrica.proofs import Plan, _med3d
 from fabrica.proofs import med3d as proof
 
 SMALL = proof.Size(
-    seeds=(100,), tuning=(101,), real_seeds=(100,), cases=2, cotrain=3, target=2, test=2, steps=4, look=2, batch=2,
-    real_steps=2, real_test=2,
+    seeds=(100,), few=(100,), tuning=(101,), real_seeds=(100,), cases=2, cotrain=3, target=2, test=2, steps=4, look=2,
+    batch=2, real_steps=2, real_test=2,
 )  # fmt: skip
-RATES = dict.fromkeys(proof.ARMS, 5e-3)
+RATES = dict.fromkeys(proof.ARMS, (5e-3,))
+JOB = proof.Job(100, SMALL, RATES)
 
 
 @pytest.fixture(scope="module")
 def found():
-    return proof.part(proof.Job("phantom", 100, SMALL, RATES), Plan())
+    return proof.part(JOB, Plan())
 
 
 def test_every_arm_has_the_same_steps_and_looks(found):
     assert set(found["curves"]) == set(proof.ARMS)
-    assert all(len(c) == 2 and all(0 <= x <= 1 for x in c) for c in found["curves"].values())
+    assert all(len(c["0.005"]) == 2 and all(0 <= x <= 1 for x in c["0.005"]) for c in found["curves"].values())
+    assert len(found["co-training"]) == 8
 
 
 def test_gradients_are_routed_and_would_be_caught_if_not(found):
@@ -32,38 +35,46 @@ def test_gradients_are_routed_and_would_be_caught_if_not(found):
 
 
 def test_shuffled_weights_hold_the_same_numbers_in_another_order(tmp_path):
-    eight = DenseBundle.from_pretrained(proof.pretrained(proof.EIGHT, SMALL, 100, Plan(), tmp_path)).model
-    mixed = DenseBundle.from_pretrained(proof.pretrained(proof.SHUFFLED, SMALL, 100, Plan(), tmp_path)).model
+    sets = bodies.sets(2, 100)
+    mixed = DenseBundle.from_pretrained(_med3d.pretrained(proof.SHUFFLED, sets, JOB, Plan(), tmp_path)).model
+    eight = DenseBundle.from_pretrained(tmp_path / "eight_sets_a_decoder_each").model
     a, b = eight.net.encoder.layer2[0].conv1.weight, mixed.net.encoder.layer2[0].conv1.weight
     assert not np.array_equal(a.detach(), b.detach())
     assert np.array_equal(np.sort(a.detach().flatten()), np.sort(b.detach().flatten()))
 
 
 def test_one_set_and_merged_labels_are_what_they_say(tmp_path):
-    one = DenseBundle.from_pretrained(proof.pretrained(proof.ONE, SMALL, 100, Plan(), tmp_path))
-    merged = DenseBundle.from_pretrained(proof.pretrained(proof.MERGED, SMALL, 100, Plan(), tmp_path))
+    sets = bodies.sets(2, 100)
+    one = DenseBundle.from_pretrained(_med3d.pretrained(proof.ONE, sets, JOB, Plan(), tmp_path))
+    merged = DenseBundle.from_pretrained(_med3d.pretrained(proof.MERGED, sets, JOB, Plan(), tmp_path))
     assert len(one.model.net.classes) == 8
     assert merged.model.net.classes == {"merged": 6}
 
 
-def test_rates_are_the_best_on_the_tuning_seeds(monkeypatch):
-    said = {f"{a}, rate {r:g}": (r if a == proof.SCRATCH else -r) for a in (proof.SCRATCH, proof.EIGHT)
-            for r in proof.RATES}  # fmt: skip
-    monkeypatch.setattr(proof, "spread", lambda f, jobs, plan, what: [said for _ in jobs])
+def test_every_arm_takes_the_rate_that_is_soonest_near_its_own_best_end(monkeypatch):
+    slow_best, quick_near, never = [0.1, 0.2, 0.8, 0.8, 0.8], [0.78] * 5, [0.7] * 5  # the goal is 0.76
+    rows = {proof.SCRATCH: (slow_best, quick_near, never), proof.EIGHT: (never, slow_best, quick_near),
+            proof.SHUFFLED: (quick_near, never, slow_best)}  # fmt: skip
+
+    def curves(job):
+        return {"curves": {a: dict(zip((f"{r:g}" for r in rates), rows[a], strict=True)) for a, rates in
+                           job.rates.items()}}  # fmt: skip
+
+    monkeypatch.setattr(proof, "spread", lambda f, jobs, plan, what: [curves(j) for j in jobs])
     best, tried = proof.tuned(SMALL, Plan())
-    assert best[proof.SCRATCH] == max(proof.RATES)
-    assert {best[a] for a in proof.ARMS if a != proof.SCRATCH} == {min(proof.RATES)}
-    assert len(tried) == 6
+    assert [best[a] for a in proof.MAIN] == [proof.RATES[1], proof.RATES[2], proof.RATES[0]]
+    assert best[proof.ONE] == best[proof.MERGED] == best[proof.EIGHT]
+    assert tried[f"{proof.SCRATCH}, rate {proof.RATES[2]:g}"] == [SMALL.look * 6, pytest.approx(0.7)]
     assert set(proof.tuned(replace(SMALL, tuning=()), Plan())[0].values()) == {proof.UNTUNED}
 
 
 def verdict(eight=(0.8, 0.8, 0.8), slow=(0.1, 0.2, 0.8), mixed=(0.1, 0.2, 0.8), foreign=0.0):
     size = replace(SMALL, seeds=(0, 1), steps=6)
     curves = {proof.SCRATCH: slow, proof.EIGHT: eight, proof.ONE: eight, proof.MERGED: eight, proof.SHUFFLED: mixed}
-    one = {"curves": {k: [*v, v[-1], v[-1]] for k, v in curves.items()},
+    one = {"curves": {k: {"0.005": [*v, v[-1], v[-1]]} for k, v in curves.items()}, "co-training": [0.5] * 8,
            "routing": {"encoder": 1.0, "foreign decoder": foreign}}  # fmt: skip
-    jobs = [proof.Job("phantom", s, size, RATES) for s in (0, 1)]
-    return proof._proof(size, jobs, [one, one], False, {}, RATES)
+    jobs = [proof.Job(s, size, RATES) for s in (0, 1)]
+    return proof._proof(size, jobs, [one, one], {}, dict.fromkeys(proof.ARMS, 5e-3), has_real=False)
 
 
 def test_the_bars_are_read():
@@ -81,13 +92,12 @@ def test_the_bars_are_read():
 def test_real_volumes_run_and_an_image_free_shape_stands_beside(shared_data):
     """127 pairs; the mean shape of all others scores what the data's README says, 0.74 / 0.69, centre on centre."""
     folder = shared_data("msd_hippocampus")
-    records = proof.hippocampi(folder)
-    assert len(records) == 127
+    records = _med3d.hippocampi(folder)
+    assert len({r.subject for r in records}) == 127
     assert {r.label for x in records for r in x.regions} == {"anterior", "posterior"}
-    found = proof.part(proof.Job("real", 100, replace(SMALL, real_test=12), RATES, str(folder)), Plan())
-    assert set(found) == {
-        proof.SCRATCH, proof.EIGHT, "mean shape of the 8, no image", "mean shape of all others, no image",
-    }  # fmt: skip
+    job = proof.Job(100, replace(SMALL, real_test=12), RATES, str(folder))
+    found = _med3d.volumes(job, Plan(), {proof.SCRATCH: ""})
+    assert set(found) == {proof.SCRATCH, "mean shape of the 2, no image", "mean shape of all others, no image"}
     shape = found["mean shape of all others, no image"]
     assert 0.55 < shape["anterior"]["dice"] < 0.85
-    assert shape["anterior"]["n"] == 12
+    assert shape["anterior"]["n"] == shape["anterior"]["subjects"] == 12
