@@ -11,7 +11,7 @@ import torch
 
 from fabrica.errors import UsageError
 from fabrica.phantom.views import views
-from fabrica.proofs import Plan, multimodn
+from fabrica.proofs import Plan, _icu, multimodn
 from fabrica.systems import load_system
 from fabrica.types import Absent
 
@@ -87,7 +87,11 @@ def test_the_proof_runs_without_real_data_and_says_so() -> None:
     assert [c.name for c in proof.controls] == ["missing at random, sequential", "missing at random, parallel"]
     assert "real arm is left out" in proof.notes
     assert "real" not in proof.data
-    assert {row[0] for row in proof.details["subsets, sequential"]} == {"one+two", "one", "two", "nothing"}
+    assert [row[0] for row in proof.details["subsets"]["sequential"]] == [
+        "one + two", "one", "two", "nothing", "one gone from 80 % of the positives",
+        "one gone from 80 % of the negatives", "two gone from 80 % of the positives",
+        "two gone from 80 % of the negatives",
+    ]  # fmt: skip
     assert len(proof.details["presence leak, parallel"]) == 3
     assert set(proof.details["tuning seed 102"]) == {"sequential, lr 0.01", "parallel, lr 0.01"}
 
@@ -113,8 +117,8 @@ def test_the_real_arm_is_the_same_code_by_config(shared_data, tmp_path) -> None:
     shutil.copy(folder / "Outcomes-a.txt", tmp_path)
     for path in sorted((folder / "set-a").glob("*.txt"))[:500]:
         shutil.copy(path, tmp_path / "set-a")
-    assert len(multimodn.stays(str(tmp_path))) == 500
+    assert len(_icu.stays(str(tmp_path))) == 500
     found = multimodn.part(multimodn.Job("real", 100, SMALL, str(tmp_path)), Plan())
     assert found.arms[multimodn.TRIVIAL] > 0.6
     assert {"real: sequential, flipped", "real: parallel, flipped", multimodn.FLAGGED} <= set(found.arms)
-    assert len(found.details["real subsets, sequential"]) == 32
+    assert len(found.subsets["real: sequential"]) == 32 + 2 * 5

@@ -35,6 +35,14 @@ def test_a_patient_with_two_slides_one_of_them_missing(tmp_path: Path) -> None:
     assert record.items["table/clinical"][0].array().tolist() == [61.0, 0.0]
 
 
+def test_genes_without_an_ending_are_mutations_where_all_say_0_or_1(tmp_path: Path) -> None:
+    one, two = table(tmp_path, "A,,X,61,0,24,1,0.5,0,1", "B,,X,61,0,24,1,0.5,0,0")
+    assert [r.items["omics/mutation"][0].names for r in (one, two)] == [("ZYX",)] * 2
+    assert one.items["omics/rnaseq"][0].names == ("TP53_rnaseq",)
+    one, two = table(tmp_path, "A,,X,61,0,24,1,0.5,0,1", "B,,X,61,0,24,1,0.5,0,0.3")
+    assert one.items["omics/rnaseq"][0].names == ("TP53_rnaseq", "ZYX")  # one cell of the table says otherwise
+
+
 def test_censored_is_negative_and_days_become_months(tmp_path: Path) -> None:
     (one,) = table(tmp_path, "A,,X,61,0,24,1,0,0,0")
     assert one.labels == {"survival": -24.0}

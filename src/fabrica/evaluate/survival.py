@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fabrica.errors import Leak, UsageError, need
-from fabrica.evaluate.metrics import Value, Weights
+from fabrica.evaluate.metrics import Columns, Measure, Value, Weights
 
 Floats = NDArray[np.float64]
 Setting = TypeVar("Setting")
@@ -36,6 +36,29 @@ def c_index(label: ArrayLike, risk: ArrayLike, weights: Weights = None) -> Value
     total = bottom.sum(1)
     out = np.full(len(w), np.nan)
     np.divide(top.sum(1), total, out=out, where=total > 0)
+    return float(out[0]) if weights is None else out
+
+
+C_INDEX = Measure("C-index", lambda c, w: c_index(c["truth"], c["scores"], w), ("truth", "scores"))
+
+
+def c_index_within(columns: Columns, weights: Weights = None) -> Value:
+    """The mean of Harrell's C over folds, each of its own people: columns "truth", "score" and "fold" (n,). Risks of
+    models of different folds are never compared. NaN folds (no pair of known order) do not count.
+
+    >>> c = {"truth": np.array([1.0, 2.0, 1.0, 2.0]), "score": np.array([9, 8, 1, 0]), "fold": np.array([0, 0, 1, 1])}
+    >>> float(c_index_within(c))
+    1.0
+    """
+    found = []
+    for fold in np.unique(columns["fold"]):
+        here = columns["fold"] == fold
+        part = None if weights is None else np.atleast_2d(weights)[:, here]
+        found.append(np.atleast_1d(c_index(columns["truth"][here], columns["score"][here], part)))
+    each = np.stack(found)
+    known = np.isfinite(each)
+    out = np.full(each.shape[1], np.nan)
+    np.divide(np.where(known, each, 0.0).sum(0), known.sum(0), out=out, where=known.any(0))
     return float(out[0]) if weights is None else out
 
 

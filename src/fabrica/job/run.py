@@ -187,13 +187,15 @@ def _weights(r: Run, system: System) -> bool:
 
 def _evaluate(r: Run, corpus: Corpus, bundle: Bundle, allow_leak: bool) -> tuple[list[Score], bool]:
     from fabrica import evaluate
+    from fabrica.evaluate.any_subset import with_subsets
 
-    if not r.job.task:
+    tasks = with_subsets(tasks_of(r.job.task), bundle)
+    if not tasks:
         r.note("the job has no [[task]]: nothing is scored")
         return [], False
     before = _bytes(r.out / "eval" / "cards.json")
     scores = evaluate.run(
-        bundle, corpus, r.out / "eval", tasks=tasks_of(r.job.task), seed=r.seed, allow_leak=allow_leak,
+        bundle, corpus, r.out / "eval", tasks=tasks, seed=r.seed, allow_leak=allow_leak,
         trained_on=corpus, progress=r.progress,
     )  # fmt: skip
     for task, why in _unscored(r.out / "eval"):

@@ -69,10 +69,10 @@ class TrainSpec:
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """One evaluation. `kind` is zero_shot, retrieval, knn or linear_probe; the other keys are that task's settings
-    (`fabrica.evaluate.tasks`): `labels`, `exclusive`, `where`, `fractions` (linear_probe), `relevance` and `per`
-    (retrieval), and for zero_shot `prompts` (label -> synonyms), `frames` with one "{}" each, `full` (label -> whole
-    sentences) and `prompt_version`."""
+    """One evaluation. `kind` is zero_shot, retrieval, knn, linear_probe or any_subset (of a fusion; `labels` are the
+    model's own tasks, none: all); the other keys are that task's settings (`fabrica.evaluate.tasks`): `labels`,
+    `exclusive`, `where`, `fractions` (linear_probe), `relevance` and `per` (retrieval), and for zero_shot `prompts`
+    (label -> synonyms), `frames` with one "{}" each, `full` (label -> whole sentences) and `prompt_version`."""
 
     kind: str
     name: str

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fabrica.corpus import Corpus
     from fabrica.types import System
 
-KINDS = ("zero_shot", "retrieval", "knn", "linear_probe")
+KINDS = ("zero_shot", "retrieval", "knn", "linear_probe", "any_subset")
 
 
 def tasks_of(specs: Sequence[TaskSpec]) -> list[Any]:
@@ -29,6 +29,10 @@ def _task(spec: TaskSpec) -> Any:
         raise unknown(f"kind of task (task {spec.name!r})", spec.kind, KINDS)
     if spec.kind == "retrieval":
         return Retrieval(spec.name, where=spec.where, relevance=spec.relevance, per=spec.per, labels=spec.labels)
+    if spec.kind == "any_subset":
+        from fabrica.evaluate.any_subset import AnySubset
+
+        return AnySubset(spec.name, spec.labels, where=spec.where)
     if not spec.labels:
         raise UsageError(f'task {spec.name!r}: no labels given; wanted labels = ["..."]')
     if spec.kind == "knn":

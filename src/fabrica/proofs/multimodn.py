@@ -5,27 +5,25 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fabrica.proofs import Plan
+from fabrica.proofs._icu import DEATH, REAL, logistic, split, stays
 from fabrica.proofs.real import absent, real
 from fabrica.proofs.spread import spread
 from fabrica.types import Claim, Item, Origin, Proof, Record
 
 if TYPE_CHECKING:
-    from fabrica.evaluate.missing import ByClass, Cell
+    from fabrica.evaluate.missing import ByClass
     from fabrica.models.fusion_bundle import FusionBundle
     from fabrica.phantom.views import Views
 
 ROLES = ("one", "two", "three")
 RATE = 0.8  # of the positives (training) that lack modality two; of the negatives once flipped (the paper's highest)
-DEATH = "in_hospital_death"
-REAL = "physionet2012"
 PATTERNS = ("complete", "same", "flipped")
 TRIVIAL = "real: logistic on mean, last and what was measured, nothing planted"
 FLAGGED = "real: sequential with what was measured, nothing planted"
@@ -68,9 +66,10 @@ class Job:
 
 @dataclass(slots=True)
 class Found:
-    """Scores of a seed by arm and pattern, and tables for the details."""
+    """Scores of a seed by arm and pattern, any-subset tables by arm, and others for the details."""
 
     arms: dict[str, float] = field(default_factory=dict)
+    subsets: dict[str, list[list[Any]]] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
 
 
@@ -100,7 +99,8 @@ def part(job: Job, plan: Plan) -> Found:
 
 def _views(job: Job, plan: Plan) -> Found:
     """Every arm trained under label-dependent missingness; two arms trained complete, and missing at random."""
-    from fabrica.evaluate.missing import Mcar, presence_leak, subset_grid
+    from fabrica.evaluate.missing import Mcar, presence_leak
+    from fabrica.evaluate.subsets import plain, subset_table
     from fabrica.phantom.views import views
 
     size, seed, found = job.size, job.seed, Found()
@@ -108,8 +108,8 @@ def _views(job: Job, plan: Plan) -> Found:
     patterns = _patterns(test.labels[:, 0], records(test), "two", ROLES[:2], seed)
     for name, (_, keep) in patterns.items():
         found.arms[f"best that ignores what is missing, {name}"] = _auc(test.labels[:, 0], test.best(keep))
-    plain = records(train)
-    biased = _planted(plain, train.labels[:, 0], "two", ROLES[:2], seed)
+    given = records(train)
+    biased = _planted(given, train.labels[:, 0], "two", ROLES[:2], seed)
     for arm, changes in size.arms.items():
         bundle = _fit("views", biased, seed, plan, steps=size.steps, **changes)
         for name, (rows, _) in patterns.items():
@@ -119,14 +119,14 @@ def _views(job: Job, plan: Plan) -> Found:
             leak = presence_leak(
                 partial(said, bundle), records(test), rule, _metric, _truth(test), count=size.resamples
             )
-            grid = subset_grid(
-                partial(said, bundle), records(test), ROLES[:2], _metric, _truth(test), count=size.resamples
+            lines = subset_table(
+                partial(said, bundle), records(test), ROLES[:2], _metric, _truth(test), seed=seed, count=size.resamples
             )
             found.details[f"presence leak, {arm}"] = [leak.value, leak.low, leak.high]
-            found.details[f"subsets, {arm}"] = table(grid)
-    random = _removed(plain, Mcar(RATE / 2, ("two",))(ROLES[:2], size.train, seed))
+            found.subsets[arm] = plain(lines)
+    random = _removed(given, Mcar(RATE / 2, ("two",))(ROLES[:2], size.train, seed))
     for arm, changes in BOTH.items():
-        bundle = _fit("views", plain, seed, plan, steps=size.steps, **changes)
+        bundle = _fit("views", given, seed, plan, steps=size.steps, **changes)
         found.arms[f"{arm}, nothing missing in training or test"] = _auc(
             test.labels[:, 0], said(bundle, patterns["complete"][0])
         )
@@ -187,32 +187,19 @@ def records(data: Views) -> list[Record]:
 # ---------------------------------------------------------------- the real stays
 
 
-@lru_cache(maxsize=1)
-def stays(folder: str) -> list[Record]:
-    """PhysioNet 2012 stays with a known outcome, as the tables that the system's own plan makes of their events."""
-    from fabrica.sources import read, walk
-    from fabrica.systems import load_system
-
-    system = load_system("multimodn")
-    (step,) = system.plan(system.settings["icu"]) if system.plan else ()
-    found = (r for ref in walk(Path(folder), source=REAL, licence="ODC-By-1.0") for r in read(ref))
-    known = (r for r in found if isinstance(r, Record) and DEATH in r.labels)
-    return list(step(known, lambda record, reason: None))  # type: ignore[operator]
-
-
 def _real(job: Job, plan: Plan) -> Found:
     """A split of the stays by subject: labs taken from 80 % of the dead in training, the same three tests."""
     from fabrica.evaluate.contributions import importance
-    from fabrica.evaluate.missing import subset_grid
+    from fabrica.evaluate.subsets import plain, subset_table
     from fabrica.systems import load_system
 
     size, seed, found = job.size, job.seed, Found()
-    train, test = _split(stays(job.folder), seed)
+    train, test = split(stays(job.folder), seed)
     fields = tuple(load_system("multimodn").settings["icu"].fields)
     truth, held = (np.array([int(r.labels[DEATH]) for r in part]) for part in (test, train))
     patterns = _patterns(truth, test, "labs", fields, seed)
     biased = _planted(train, held, "labs", fields, seed)
-    found.arms[TRIVIAL] = _auc(truth, _logistic(train, test, fields))
+    found.arms[TRIVIAL] = _auc(truth, logistic(train, test, fields))
     flagged = _fit("icu", train, seed, plan, steps=size.real_steps, flags=True)
     found.arms[FLAGGED] = _auc(truth, said(flagged, test, DEATH))
     for arm, changes in size.arms.items():
@@ -223,10 +210,11 @@ def _real(job: Job, plan: Plan) -> Found:
         bundle = _fit("icu", train, seed, plan, steps=size.real_steps, **changes)
         found.arms[f"real: {arm}, nothing planted"] = _auc(truth, said(bundle, test, DEATH))
         if seed == size.seeds[0]:
-            grid = subset_grid(
-                partial(said, bundle, task=DEATH), test, fields, _metric, truth.astype(float), count=size.resamples
-            )
-            found.details[f"real subsets, {arm}"] = table(grid)
+            lines = subset_table(
+                partial(said, bundle, task=DEATH), test, fields, _metric, truth.astype(float), seed=seed,
+                count=size.resamples,
+            )  # fmt: skip
+            found.subsets[f"real: {arm}"] = plain(lines)
             if arm == "sequential":
                 answers = bundle.answer(test)
                 told = importance(answers.readings[DEATH], answers.ran, answers.step, answers.names)
@@ -234,36 +222,6 @@ def _real(job: Job, plan: Plan) -> Found:
                     k: round(v, 4) for k, v in told.items()
                 }
     return found
-
-
-def _split(rows: Sequence[Record], seed: int, share: float = 0.7) -> tuple[list[Record], list[Record]]:
-    order = np.random.default_rng([seed, 12]).permutation(len(rows))
-    cut = int(share * len(rows))
-    return [rows[i] for i in order[:cut]], [rows[i] for i in order[cut:]]
-
-
-def _logistic(train: Sequence[Record], test: Sequence[Record], fields: Sequence[str]) -> NDArray[np.float64]:
-    """The trivial baseline of the data set: logistic regression on standardised values (the training mean for what is
-    missing) and flags of what was measured; its strength is chosen within the training part."""
-    from fabrica.encode.table import TableEncode
-    from fabrica.errors import need
-
-    need("sklearn", "evaluate")
-    from sklearn.linear_model import LogisticRegressionCV
-
-    rng = np.random.default_rng(0)
-    encodes = {f: TableEncode.fit(train, (f,)) for f in fields}
-
-    def rows(part: Sequence[Record]) -> NDArray[np.float64]:
-        cells = ([e(i, rng) if (i := r.first(f)) else np.zeros(e.shape) for f, e in encodes.items()] for r in part)
-        return np.stack([np.concatenate(c) for c in cells])
-
-    model = LogisticRegressionCV(
-        Cs=[0.01, 0.03, 0.1, 0.3], cv=3, scoring="roc_auc", max_iter=500, l1_ratios=(0,), use_legacy_attributes=False
-    )
-    model.fit(rows(train), [r.labels[DEATH] for r in train])
-    score: NDArray[np.float64] = model.decision_function(rows(test))
-    return score
 
 
 # ---------------------------------------------------------------- shared
@@ -339,22 +297,18 @@ def _truth(data: Views) -> NDArray[np.float64]:
     return data.labels[:, 0].astype(np.float64)
 
 
-def table(cells: Sequence[Cell]) -> list[list[Any]]:
-    """[present, AUC, low, high] of each subset, the whole first."""
-    return [["+".join(c.present) or "nothing", *(round(v, 4) for v in (c.value, c.low, c.high))] for c in cells]
-
-
 # ---------------------------------------------------------------- the verdict
 
 
 def _proof(size: Size, jobs: Sequence[Job], parts: Sequence[Found], has_real: bool) -> Proof:
     arms: dict[str, list[float]] = {}
-    details: dict[str, Any] = {"patterns": PATTERNS}
+    details: dict[str, Any] = {"patterns": PATTERNS, "subsets": {}}
     for job, found in zip(jobs, parts, strict=True):
         for name, value in found.arms.items():
             arms.setdefault(name, []).append(value)
         where = details.setdefault(f"tuning seed {job.seed}", {}) if job.what == "rates" else details
         where.update(found.details)
+        details["subsets"].update(found.subsets)
     notes = (
         "Every arm: encoders 32-32, state 50, decoders 32-32, dropout 0.2, batch 256 (real: 64), AdamW at the paper's "
         "1e-3, the same steps and rows; no arm is tuned (other rates: `details`). Interval: Student's t over seeds. A "

@@ -43,6 +43,16 @@ def read_rows(path: Path, limits: Limits = LIMITS, *, header: str = "") -> Rows:
     raise Refused("table_suffix", f"{path.name!r} is no table that can be read; wanted csv, tsv, jsonl or parquet")
 
 
+def csv_rows(data: bytes, *, tab: bool = False) -> Rows:
+    """(header, rows) of a text table in memory.
+
+    >>> header, rows = csv_rows(b"id,age\\n7,61\\n")
+    >>> header, list(rows)
+    (('id', 'age'), [{'id': '7', 'age': '61'}])
+    """
+    return _csv(decode(data), tab=tab)
+
+
 def _bytes(path: Path, limits: Limits) -> bytes:
     suffix = path.suffix.lower()
     if suffix == ".gz":

@@ -2,15 +2,17 @@
 
 Columns: `case_id`; `survival_months` or `survival_days`; `censorship` (1 = censored) or `event` (1 = came); `slide_id`.
 Numbers in `GENE_rnaseq`, `GENE_cnv` ... go to items `omics/rnaseq`, `omics/cnv`; genes without an ending to
-`omics/rnaseq`; `age` and `is_female` to `table/clinical`. `columns["slides"]` names a folder, beside the table, of
-`SLIDE.npy` features; a slide that is listed and not there is an absent item with its name.
+`omics/mutation` where all of them are 0 or 1 in every row, else to `omics/rnaseq`; `age` and `is_female` to
+`table/clinical`. `columns["slides"]` names a folder, beside the table, of `SLIDE.npy` features; a slide that is listed
+and not there is an absent item with its name. `columns["member"]` is the exact name of the table within a zip whose
+member names lead out of it; it is read in memory and never is a path.
 """
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -19,7 +21,7 @@ from fabrica.errors import Refused, UsageError
 from fabrica.safe import LIMITS, Limits
 from fabrica.sources import DECODER_ERRORS, Quarantined, Ref
 from fabrica.sources.attach import inside
-from fabrica.sources.rows import BadRow, read_rows
+from fabrica.sources.rows import BadRow, csv_rows, read_rows
 from fabrica.sources.single import hashed
 from fabrica.types import Absent, Item, Origin, Record, Rights, record_id
 
@@ -29,13 +31,16 @@ DAYS = 365.25 / 12  # a month
 _UNREADABLE: tuple[type[Exception], ...] = (Refused, *DECODER_ERRORS)
 _TIME = re.compile(r"survival_(months|days)")
 _ENDING = re.compile(r".+_([a-z]{3,10})")
+_YES_NO = frozenset({"0", "1", "0.0", "1.0", ""})
 
 
 def read(ref: Ref, limits: Limits = LIMITS) -> Iterator[Record | Quarantined]:
     """One record a patient; label `survival` in months, negative where censored. Rows of one patient (one a slide) must
     agree. Quarantined: `row_shape`, `time_not_positive`, `event_not_0_1`, `rows_disagree`. A table without the columns
     above, or with both units, is a `UsageError`."""
-    header, rows = read_rows(ref.path, limits)
+    member = ref.columns.get("member")
+    table = csv_rows(safe.read_member(ref.path, member, limits)) if member else read_rows(ref.path, limits)
+    header, rows = table
     times = [h for h in header if _TIME.fullmatch(h)]
     events = [h for h in ("censorship", "event") if h in header]
     if "case_id" not in header or len(times) != 1 or len(events) != 1:
@@ -50,15 +55,16 @@ def read(ref: Ref, limits: Limits = LIMITS) -> Iterator[Record | Quarantined]:
             yield Quarantined(f"{ref.key}#{n}", digest, "row_shape", "the row does not fit its header")
         else:
             patients.setdefault(str(row["case_id"]), []).append(row)
+    bare = "mutation" if _yes_no(header, patients) else "rnaseq"
     for n, (case, held) in enumerate(patients.items()):
         try:
-            yield _record(ref, digest, case, held, (times[0], events[0]), limits)
+            yield _record(ref, digest, case, held, (times[0], events[0], bare), limits)
         except Refused as error:
             yield Quarantined(f"{ref.key}#patient {n}", digest, error.code, str(error).rsplit(" [", 1)[0])
 
 
 def _record(
-    ref: Ref, digest: str, case: str, rows: list[Mapping[str, str]], said: tuple[str, str], limits: Limits
+    ref: Ref, digest: str, case: str, rows: list[Mapping[str, str]], said: tuple[str, str, str], limits: Limits
 ) -> Record:
     row = rows[0]
     if any((r[said[0]], r[said[1]]) != (row[said[0]], row[said[1]]) for r in rows):
@@ -72,7 +78,7 @@ def _record(
     months = time / DAYS if said[0].endswith("days") else time
     origin = Origin(ref.source, f"{ref.key}#{case}", digest, ref.licence)
     items: dict[str, tuple[Item, ...]] = {}
-    for role, found in _cells(row).items():
+    for role, found in _cells(row, said[2]).items():
         values = np.array(list(found.values()), np.float32)
         kind = "table" if role.startswith("table") else "omics"
         items[role] = (Item(kind, values, origin, names=tuple(found)),)  # type: ignore[arg-type]
@@ -86,7 +92,14 @@ def _record(
     )  # fmt: skip
 
 
-def _cells(row: Mapping[str, str]) -> dict[str, dict[str, float]]:
+def _yes_no(header: Sequence[str], patients: Mapping[str, list[Mapping[str, str]]]) -> bool:
+    """Whether the genes without an ending say 0 or 1 throughout."""
+    bare = [h for h in header if h not in NOT_GENES and not _TIME.fullmatch(h) and not _ENDING.fullmatch(h)]
+    cells = (row.get(name, "") for rows in patients.values() for row in rows for name in bare)
+    return bool(bare) and all(cell in _YES_NO for cell in cells)
+
+
+def _cells(row: Mapping[str, str], bare: str) -> dict[str, dict[str, float]]:
     """Role -> column -> value; what is empty or no number is left out."""
     out: dict[str, dict[str, float]] = {}
     for name, cell in row.items():
@@ -96,7 +109,7 @@ def _cells(row: Mapping[str, str]) -> dict[str, dict[str, float]]:
         if value is None:
             continue
         ending = _ENDING.fullmatch(name)
-        role = "table/clinical" if name in CLINICAL else f"omics/{ending[1] if ending else 'rnaseq'}"
+        role = "table/clinical" if name in CLINICAL else f"omics/{ending[1] if ending else bare}"
         out.setdefault(role, {})[name] = value
     return out
 

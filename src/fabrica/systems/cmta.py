@@ -20,8 +20,9 @@ LABEL = "survival"  # months, negative = followed so long without the event (`ob
 class Settings:
     """`fields` names the two sides and their kinds: "bag" (patches) or "groups" (columns by `groups`: field -> group ->
     genes; without an entry, by the letters that columns begin with). `features` of a patch, at most `patches` a visit.
-    `translate` False is the baseline: late fusion of the same encoders. `alpha` weighs the alignment. `bins` of time
-    are cut at the quantiles of the training part's events."""
+    `translate` False is the baseline: late fusion of the same encoders. `alpha` weighs the alignment. In
+    training a share `drop` of the sides is hidden. `bins` of time are cut at the quantiles of the training part's
+    events."""
 
     fields: Mapping[str, Literal["bag", "groups"]] = field(default_factory=lambda: {"slide": "bag", "genes": "groups"})
     groups: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
@@ -38,6 +39,7 @@ class Settings:
     join: Literal["concat", "bilinear"] = "concat"
     translate: bool = True
     alpha: float = 1.0
+    drop: float = 0.0
     bins: int = 4
     lr: float = 1e-3
     weight_decay: float = 1e-5
@@ -102,9 +104,11 @@ def _side(
 def stages(settings: Settings, bundle: FusionBundle) -> tuple[Stage, ...]:
     """One stage: the discrete likelihood, and alpha times the alignment of translations."""
     from fabrica.objectives.survival import Survival
+    from fabrica.train.modality_dropout import ModalityDropout
 
     alpha = settings.alpha if settings.translate else 0.0
-    loss = Survival(LABEL, tuple(settings.fields), bundle.model.heads.bins, alpha)  # type: ignore[arg-type]
+    fused = Survival(LABEL, tuple(settings.fields), bundle.model.heads.bins, alpha)  # type: ignore[arg-type]
+    loss = ModalityDropout(fused, settings.drop, tuple(settings.fields)) if settings.drop else fused
     schedule = Schedule(settings.steps, settings.batch, settings.lr, weight_decay=settings.weight_decay)
     return (Stage("train", bundle.collate, {"survival": loss}, schedule),)
 
@@ -128,6 +132,9 @@ SYSTEM = System(
             features=16, patches=256, width=24, heads=2, hidden=48, kernel=0, position=False, dropout=0.1, lr=3e-3,
             weight_decay=1e-3, batch=64, steps=200,
         ),
+        "genes": Settings(
+            features=16, width=32, heads=2, hidden=64, dropout=0.25, lr=1e-3, weight_decay=1e-2, batch=64, steps=80,
+        ),
         "tables": Settings(
             {"genes": "groups", "copies": "groups"}, width=32, heads=2, hidden=64, dropout=0.25, lr=1e-3,
             weight_decay=1e-2, batch=64, steps=100,
@@ -135,5 +142,5 @@ SYSTEM = System(
     },
     build=build,
     stages=stages,
-    tasks=("survival", "subset_grid"),
+    tasks=("survival", "any_subset"),
 )  # fmt: skip

@@ -126,6 +126,6 @@ SYSTEM = System(
     },
     build=build,
     stages=stages,
-    tasks=("subset_grid", "presence_leak", "contributions"),
+    tasks=("any_subset", "presence_leak", "contributions"),
     plan=plan,
 )  # fmt: skip

@@ -19,8 +19,10 @@ class Settings:
     """`categories` names the table's columns of codes, `tasks` label -> classes (none: every yes/no label of the
     training part). `width`, `heads`, `layers` of the table encoder and `fusion_layers` of the interaction. A share
     `mask` of the columns is hidden and `corrupt` of the cells drawn anew in pre-training, whose three losses have
-    `weights`; `per_column` and `mask_fusion` are ours, see `objectives.masked_table` and `models.table_image`.
-    `frozen` fine-tunes the classifiers alone. `pretrain` False leaves the first stage out."""
+    `weights`; `per_column` and `mask_fusion` are ours, see `objectives.masked_table` and `models.table_image`. So is
+    `drop`, the share of rows whose image is hidden at a visit of pre-training (`train.modality_dropout`): a table
+    alone is then nothing new to the net. `frozen` fine-tunes the classifiers alone. `pretrain` False leaves the first
+    stage out."""
 
     categories: tuple[str, ...] = ()
     tasks: Mapping[str, int] = field(default_factory=dict)
@@ -39,6 +41,7 @@ class Settings:
     weights: tuple[float, float, float] = (1 / 3, 1 / 3, 1 / 3)
     per_column: bool = False
     mask_fusion: bool = False
+    drop: float = 0.0
     pretrain: bool = True
     frozen: bool = False
     lr: float = 3e-4
@@ -92,8 +95,10 @@ def stages(settings: Settings, bundle: FusionBundle) -> tuple[Stage, ...]:
     """Pre-training needs no label; fine-tuning learns from the mean of three logits."""
     from fabrica.objectives.multitask import Tasks
     from fabrica.objectives.table_image import TablePretrain
+    from fabrica.train.modality_dropout import ModalityDropout
 
-    first = TablePretrain(settings.weights, settings.corrupt, settings.mask, settings.per_column)
+    whole = TablePretrain(settings.weights, settings.corrupt, settings.mask, settings.per_column)
+    first = ModalityDropout(whole, settings.drop, ("image",)) if settings.drop else whole
     tasks = Tasks(bundle.collate.targets, tuple(READS), of="answer")
     before = Schedule(
         settings.steps, settings.batch, settings.lr, warmup=settings.warmup, weight_decay=settings.weight_decay
@@ -128,5 +133,5 @@ SYSTEM = System(
     },
     build=build,
     stages=stages,
-    tasks=("subset_grid", "rate_curve"),
+    tasks=("any_subset", "rate_curve"),
 )  # fmt: skip
