@@ -5,7 +5,7 @@ import re
 import pytest
 
 from fabrica.phantom.consumer import ASKED, RED, Consumer
-from fabrica.phantom.textbook import TASKS, VERDICTS, Textbook
+from fabrica.phantom.textbook import FOUND, TASKS, VERDICTS, Textbook
 
 BOOK = Textbook(30, seed=3)
 
@@ -47,6 +47,27 @@ def test_a_shuffled_book_has_the_same_words_and_other_facts():
     other = [s for s in two if s.startswith("asked if")]
     same = sum(a == b for a, b in zip(asked, other, strict=True))
     assert same < 0.7 * len(asked)
+
+
+def test_a_shuffled_book_says_nothing_of_the_drugs_that_are_kept():
+    """Each verdict's drugs get all three verdicts, as evenly as their number allows: no luck of the draw."""
+    for seed in range(5):
+        book = Textbook(90, seed)
+        told = dict(re.findall(r"does (\w+) help in \w+ \? they said (\w+) ", " ".join(
+            said(r, "answer") for r in book.book(shuffled=True))))  # fmt: skip
+        for verdict in ("yes", "no", "maybe"):
+            given = [told[d.name] for d in book.kept if d.verdict == verdict]
+            counts = [given.count(v) for v in ("yes", "no", "maybe")]
+            assert max(counts) - min(counts) <= 2, "the deck goes on from verdict to verdict"
+
+
+def test_articles_report_findings_of_taught_drugs_that_the_book_does_not_decide():
+    rows = [said(r, "answer") for r in BOOK.articles(90)]
+    verdicts, kept = {d.name: d.verdict for d in BOOK.known}, {d.name for d in BOOK.kept}
+    told = [re.search(r"took (\w+) \. (.+) \. they said (\w+) \.$", s).groups() for s in rows]
+    assert not any(name in kept for name, _, _ in told)
+    assert all(finding in FOUND[verdict] for _, finding, verdict in told)
+    assert 0.2 < sum(verdicts[name] == verdict for name, _, verdict in told) / len(told) < 0.5
 
 
 def test_related_tasks_differ_in_their_answers_alone():

@@ -2,17 +2,18 @@
 
 import itertools
 
+import numpy as np
 import pytest
 
 from fabrica.chat.question import of_record
 from fabrica.chat.scripted import Told
 from fabrica.errors import UsageError
 from fabrica.phantom.vignettes import Vignettes
-from fabrica.proofs import Plan, antglm_med
+from fabrica.proofs import Plan, _choices, antglm_med
 from fabrica.systems import load_system
 
 SYSTEM = load_system("antglm_med")
-SMALL = antglm_med.Size((100, 101), (100,), 40, 12, 24, 0.02, 0)
+SMALL = antglm_med.Size((100, 101), (100,), 40, 12, 24, 0.02, False, 0)
 
 
 def test_the_system_argues_for_and_checks_every_option():
@@ -63,12 +64,18 @@ def test_without_pre_training_nothing_of_the_textbook_is_in_the_data():
     assert not any(kept & words(bare[stage]) for stage in ("base", "instruct", "adapt"))
     assert kept <= words(whole["pretrain"])
     assert kept <= words(whole["instruct"]), "the textbook is mixed into the instructions against forgetting"
+    assert not kept & words(book.articles(60)), "articles tell nothing of the drugs that are kept for the test"
+    general = {r.items["answer"][0].text() for r in book.general(2000)}
+    for stage in ("pretrain", "instruct", "adapt"):
+        share = sum(r.items["answer"][0].text() in general for r in whole[stage]) / len(whole[stage])
+        wanted = antglm_med.GENERAL[stage]
+        assert share == pytest.approx(wanted / (1 + wanted), abs=0.01), "everyday text stands in every stage"
     assert len({r.id for r in whole["instruct"]}) == len(whole["instruct"])
 
 
 def test_the_proof_runs_small_and_says_what_it_leaves_out():
     jobs = [antglm_med.Job("stages", 100, SMALL), *(antglm_med.Job("world", s, SMALL) for s in SMALL.seeds)]
-    proof = antglm_med._proof(SMALL, jobs, [antglm_med.part(j, Plan()) for j in jobs], False)
+    proof = antglm_med._proof(SMALL, jobs, [antglm_med.part(j, Plan()) for j in jobs])
     assert {c.name for c in proof.controls} == {"checks of no power", "shuffled textbook", "forgetting", "chain"}
     assert len(proof.claims) == 5
     chain = proof.details["stages 100"]["chain"]
@@ -76,6 +83,10 @@ def test_the_proof_runs_small_and_says_what_it_leaves_out():
     assert all(a[2] == b[1] for a, b in itertools.pairwise(chain)), "hashes link the stages"
     assert chain[0][3] == chain[2][3] != chain[3][3], "the last stage trains the adapter alone"
     assert "real arm" in proof.notes.lower()
+    risen = proof.details["stages 100"]["general perplexity risen"]
+    assert set(risen) == {*antglm_med.ORDER, "all stages"}
+    worst = max(v for stage, v in risen.items() if stage != "base")
+    assert proof.arms["forgotten"] == (worst,), "the guard covers the adapter's stage, and all stages together"
     assert proof.verdict == "not shown", "a few steps show nothing"
 
 
@@ -97,9 +108,44 @@ def test_skills_by_task_need_the_task(tmp_path):
         fit(bundle, stages[2:], [r.updated(labels={"task": 2.0}) for r in rows], tmp_path / "c", save_every=0)
 
 
+def test_skills_by_task_and_adapters_start_from_the_same_weights_and_meet_the_same_grid(tmp_path, monkeypatch):
+    from fabrica.phantom.textbook import Textbook
+
+    monkeypatch.setattr(antglm_med, "SKILL_STEPS", 4)
+    monkeypatch.setattr(antglm_med, "RELATED", 2)
+    book, job = Textbook(12, 100), antglm_med.Job("stages", 100, SMALL)
+    bundle, order = antglm_med.built(book, job)
+    antglm_med._chain(bundle, order[:1], antglm_med._data(book, False), tmp_path, job, Plan())
+    found = antglm_med.skills(book, job, Plan(), tmp_path / "1-base", (2e-3, 4e-3))
+    assert len(found) == 4
+    assert all(0 <= v <= 1 for v in found.values())
+    assert {name.rsplit(", ", 1)[1] for name in found} == {"0.002", "0.004"}
+
+
+def test_calibration_takes_away_what_a_model_always_prefers():
+    class Yes:
+        def likelihoods(self, prompts, answers, batch):
+            knows = {"yes": 0, "no": 1, "maybe": 2}
+            rows = np.zeros((len(prompts), 3))
+            for i, p in enumerate(prompts):
+                rows[i, knows[p]] = 1.0
+            return rows + np.array([5.0, 0.0, 0.0])
+
+    from fabrica.types import Item, Origin, Record
+
+    def row(i, truth):
+        text = Item("text", truth, Origin("t", str(i), "", "CC0-1.0", "synthetic"))
+        return Record(str(i), str(i), {"told": ("abstract", "textbook")[i % 2]}, {"prompt": (text,), "answer": (text,)})
+
+    tests = [row(i, ("yes", "no", "maybe")[i % 3]) for i in range(12)]
+    found = antglm_med.scored(Yes(), tests)
+    assert found["all"] == pytest.approx(1 / 3), "yes is likelier in any case"
+    assert found["all, calibrated"] == found["textbook, calibrated"] == 1.0
+
+
 @pytest.mark.real_data
 def test_the_real_arm_reads_the_real_questions(shared_data, monkeypatch):
-    """The arm itself on two questions, with a scripted model in place of the weights."""
+    """The arm itself on twenty questions, with a scripted model in place of the weights."""
     folder = shared_data("pubmedqa")
     monkeypatch.setattr(antglm_med, "real", lambda name: folder)
 
@@ -109,7 +155,9 @@ def test_the_real_arm_reads_the_real_questions(shared_data, monkeypatch):
             assert len(messages[-1].text) > 300, "the abstract is shown"
             return [-1.0 * (a != "yes") - 1 for a in answers]
 
-    monkeypatch.setattr("fabrica.chat.local.LocalChat", lambda name, device: Likely(lambda t, x, s: ""))
-    found = antglm_med.really(antglm_med.Job("real", 0, antglm_med.Size(real=20)), Plan())
-    assert found.values["real: likeliest answer"] == found.values["real: always yes"]
-    assert found.details["mcnemar against always yes"] == [0, 0, 1.0]
+    monkeypatch.setattr(_choices, "local", lambda name, device: Likely(lambda t, x, s: ""))
+    found = antglm_med.really(antglm_med.Job("real", 0, antglm_med.Size(real=150)), Plan())
+    assert found.values["real PubMedQA: likeliest words"] == found.values["real PubMedQA: always yes"]
+    assert 0.45 < found.values["real PubMedQA: always yes"] < 0.65
+    assert "not shown better than always A" in found.told[0]
+    assert found.details["questions, left out"][0] == 150

@@ -9,7 +9,7 @@ from fabrica.chat import Scripted
 from fabrica.chat.question import Question
 from fabrica.errors import UsageError
 from fabrica.evaluate.choices import selective
-from fabrica.proofs import Plan, med_palm
+from fabrica.proofs import Plan, _choices, med_palm
 from fabrica.systems import load_system
 
 SYSTEM = load_system("med_palm")
@@ -33,7 +33,9 @@ def test_an_unknown_strategy_gives_the_near_one():
 
 
 def test_only_the_soft_prompt_is_trained_and_counted():
-    size = med_palm.Size((100,), 30, 2, 12, 6, 0)
+    size = med_palm.Size((100,), (100,), 30, 2, 12, 6, 0)
+    assert set(med_palm.RATES) == {med_palm.SOFT, med_palm.BARE, med_palm.LORA}
+    assert set(med_palm.RATES.values()) <= set(med_palm.GRID), "every arm's rate comes from one grid"
     found = med_palm.prompt(med_palm.Job("prompt", 100, size), Plan())
     assert found.details["instruction prompt tuning: trained"] == 20 * 128
     for arm in (med_palm.SOFT, med_palm.BARE, med_palm.LORA):
@@ -55,7 +57,7 @@ def test_a_model_with_a_base_of_its_own_has_one_stage_and_a_small_one_two():
 
 
 def test_the_worlds_behave_as_planted():
-    size = med_palm.Size((100,), 250)
+    size = med_palm.Size((100,), (), 250)
     found = med_palm.world(med_palm.Job("world", 100, size), Plan())
     right = {name: np.mean(rows) for name, rows in found.right.items()}
     assert right[med_palm.VOTED] > right[med_palm.SINGLE] + 0.06
@@ -75,10 +77,10 @@ def test_deferral_keeps_ties_fair():
 
 
 def test_the_proof_is_assembled_and_names_what_it_leaves_out():
-    size = med_palm.Size((100, 101), 20, 2, 6, 3, 0)
+    size = med_palm.Size((100, 101), (100, 101), 20, 2, 6, 3, 0)
     jobs = [med_palm.Job(what, s, size) for what in ("prompt", "world") for s in size.seeds]
-    proof = med_palm._proof(size, jobs, [med_palm.part(j, Plan()) for j in jobs], False)
-    assert len(proof.claims) == 9
+    proof = med_palm._proof(size, jobs, [med_palm.part(j, Plan()) for j in jobs])
+    assert len(proof.claims) == 10
     assert {c.name for c in proof.controls} == {
         "the model stays", "shuffled confidence", "refinement of no power", "no sampling",
     }  # fmt: skip
@@ -87,8 +89,9 @@ def test_the_proof_is_assembled_and_names_what_it_leaves_out():
 
 
 @pytest.mark.real_data
-def test_the_real_arm_reads_the_real_questions(shared_data, monkeypatch):
-    """The arm itself, with a scripted model that likes the letter D in place of the weights."""
+@pytest.mark.parametrize(("number", "least"), [(0, 200), (1, 200), (2, 124), (3, 20)])
+def test_the_real_arm_reads_the_real_questions(shared_data, monkeypatch, number, least):
+    """The arm itself on every set, with a scripted model that likes the letter D in place of the weights."""
     folder = shared_data("medqa_suite")
     monkeypatch.setattr(med_palm, "real", lambda name: folder)
 
@@ -96,10 +99,30 @@ def test_the_real_arm_reads_the_real_questions(shared_data, monkeypatch):
         def score(self, messages, answers):
             return [-1.0 if "(D)" in a else -2.0 for a in answers]
 
-    monkeypatch.setattr("fabrica.chat.local.LocalChat", lambda name, device: Likely([]))
-    found = med_palm.really(med_palm.Job("real", 0, med_palm.Size(real=60)), Plan())
-    assert found.values["real: likeliest letter"] == found.values["real: commonest letter"], (
-        "always D is the trivial one"
-    )
-    places = found.details["places chosen, and right"]["real: likeliest letter, another order"]
-    assert places["D"][0] == 1.0, "a letter that is liked shows as a place, whatever the order"
+    monkeypatch.setattr(_choices, "local", lambda name, device: Likely([]))
+    title = med_palm.SETS[number][0]
+    found = med_palm.really(med_palm.Job("real", number, med_palm.Size(real=200)), Plan())
+    assert found.details["questions, left out"][0] == least
+    letter, constant = (found.values[f"real {title}: {n}"] for n in ("likeliest letter", "best constant letter"))
+    assert letter <= constant, "no constant is better than the best constant"
+    places = found.details["places chosen, and right"]["likeliest letter"]
+    assert places["D"][0] > 0.85, "a letter that is liked shows as a place (not every question has a D)"
+    assert "not shown better than" in found.told[0] or "worse than" in found.told[0]
+
+
+def test_a_letter_that_is_liked_shows_as_a_place_whatever_the_order(tmp_path, monkeypatch):
+    import json
+
+    class Likely(Scripted):
+        def score(self, messages, answers):
+            return [-1.0 if "(D)" in a else -2.0 for a in answers]
+
+    monkeypatch.setattr(_choices, "local", lambda name, device: Likely([]))
+    rows = [
+        {"question": f"Which {i}?", "options": [f"{i} {a}" for a in "wxyz"], "answer_idx": i % 4} for i in range(12)
+    ]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    found = _choices.benched(tmp_path / "q.jsonl", "t", 12, by=("letter",), turned=True)
+    places = found.details["places chosen, and right"]
+    assert places["likeliest letter, another order"]["D"][0] == places["likeliest letter"]["D"][0] == 1.0
+    assert found.values["real t: likeliest letter"] == 0.25

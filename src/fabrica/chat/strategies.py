@@ -20,6 +20,7 @@ from fabrica.chat.answer import (
     shown,
     voted,
 )
+from fabrica.chat.likely import chosen, said
 from fabrica.chat.question import Question, choice, exemplars, fields
 from fabrica.errors import UsageError
 from fabrica.types import ChatModel
@@ -79,18 +80,13 @@ def option_likelihood(
 ) -> Answer:
     """The option that is likeliest as the next turn: one scoring call, for backends that declare log-probabilities.
 
-    `by` "letter" scores "Answer: (X)"; "text" each option's own words, a character (Brown et al. 2020, arXiv
-    2005.14165, 2.4 use tokens). `scores` are those log-probabilities.
+    `by` "letter" scores "Answer: (X)"; "text" each option's own words, a character. `scores` are those
+    log-probabilities. Many questions at a time: `likely.likeliest`.
     """
     _apart(shots, question)
     made = newest("choose")
     messages = shown(made.messages(**fields(question), exemplars=exemplars(shots)), question)
-    said = [f"Answer: ({a})" if by == "letter" else o for a, o in zip(question.letters, question.options, strict=True)]
-    logs = scoring(model).score(messages, said)
-    per = [1 if by == "letter" else len(s) for s in said]
-    scores = {a: v / n for a, v, n in zip(question.letters, logs, per, strict=True)}
-    best = max(question.letters, key=lambda a: scores[a])
-    return Answer(question.id, best, {}, (Call(made.mark, "", f"likeliest: ({best})"),), scores)
+    return chosen(question, made, scoring(model).score(messages, said(question, by)), by)
 
 
 def permuted(strategy: Strategy, seed: int = 0) -> Strategy:

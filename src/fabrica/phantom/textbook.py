@@ -4,6 +4,8 @@ Each drug is for one condition, of one class, and helps, does not help, or is do
 all drugs; instructions and the target task are trained on two thirds of them, so that what is asked of the rest must
 come from the textbook. Target: yes, no or maybe from a two-sentence abstract; in half of the abstracts the second
 sentence gives the answer (its own finding, drawn anew), in the others it gives none and the textbook decides.
+Articles, which a medical pre-training reads beside books, report such findings of the drugs that are taught, each with
+its conclusion; they are drawn apart from what the textbook says of the drug.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ class Drug:
 @dataclass(frozen=True, slots=True)
 class Textbook:
     """`drugs` made-up drugs; the first two thirds are `taught` (asked about in training), the rest `kept`. With
-    `shuffled` the book's verdicts are those of other drugs: the control in which there is nothing to learn.
+    `shuffled` the book's verdicts say nothing of the drugs' own: the control in which there is nothing to learn.
 
     >>> book = Textbook(6, seed=0)
     >>> len(book.taught), len(book.kept)
@@ -85,10 +87,31 @@ class Textbook:
         """The textbook: every fact in several wordings, as plain text."""
         known: Sequence[Drug] = self.known
         if shuffled:
-            rng = np.random.default_rng([self.seed, 721])
-            mixed = rng.permutation([d.verdict for d in known])
-            known = [Drug(d.name, d.condition, d.kind, str(v)) for d, v in zip(known, mixed, strict=True)]
+            known = [*self._mixed(self.taught, 0), *self._mixed(self.kept, 1)]
         return [_text(f"book-{i}", "book", said) for i, said in enumerate(s for d in known for s in _chapters(d))]
+
+    def _mixed(self, drugs: Sequence[Drug], part: int) -> list[Drug]:
+        """The drugs with verdicts that say nothing of their own: those of one verdict get all three, as evenly as their
+        number allows."""
+        rng, made = np.random.default_rng([self.seed, 721, part]), dict[str, Drug]()
+        left: list[str] = []  # one deck goes on through the classes, so that what is uneven evens out
+        for verdict in VERDICTS:
+            for d in drugs:
+                if d.verdict == verdict:
+                    left = left or [str(v) for v in rng.permutation(VERDICTS)]
+                    made[d.name] = Drug(d.name, d.condition, d.kind, left.pop())
+        return [made[d.name] for d in drugs]
+
+    def articles(self, n: int) -> list[Record]:
+        """`n` abstracts of trials of the drugs that are taught as plain text: a finding, drawn anew, and what doctors
+        concluded from it. Neither the textbook's verdicts nor the target's questions stand in them."""
+        rng = np.random.default_rng([self.seed, 726])
+        made = []
+        for i in range(n):
+            d, verdict = self.taught[int(rng.integers(len(self.taught)))], VERDICTS[i % 3]
+            said = f"abstract : patients with {d.condition} took {d.name} . {rng.choice(FOUND[verdict])} . "
+            made.append(_text(f"article-{i}", "article", f"{said}they said {verdict} ."))
+        return made
 
     def general(self, n: int, *, part: int = 0) -> list[Record]:
         """`n` sentences on everyday things; another `part` shares no draw."""

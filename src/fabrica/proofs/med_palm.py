@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fabrica.proofs import Plan
-from fabrica.proofs.real import absent, real
+from fabrica.proofs._choices import Found, Job, asked, benched, difference, gathered, pooled, refill, told
+from fabrica.proofs.real import real
 from fabrica.proofs.spread import spread
 from fabrica.types import Claim, Proof, Record
 
 if TYPE_CHECKING:
     from fabrica.chat.answer import Strategy
-    from fabrica.evaluate.bootstrap import Interval
     from fabrica.models.language_bundle import LanguageBundle
     from fabrica.phantom.consumer import Consumer, Question
 
@@ -31,58 +31,48 @@ SINGLE, VOTED, EQUAL, REFINE = "single chain", "self-consistency, 11", "self-con
 ONE_SIDED = "one-sided mistakes: "
 DEFER = tuple(round(0.05 * i, 2) for i in range(10))  # 0 ... 0.45
 HARD, SOFT, BARE, LORA = "instruction alone", "instruction prompt tuning", "soft prompt without instruction", "LoRA"
+PLAINLY = "soft prompt without instruction, asked without"
+CLINIC = "instruction after a clinic's name"  # what the base can do where a text says who writes: no arm's prompt does
 SEEN, HELD = ("drug", "organ"), "test"
-STEPS, RATE, LORA_RATE, BATCH = 1200, 3e-2, 2e-3, 16
-REAL, MODEL = "medqa_suite", "smollm2-135m"
+STEPS, BATCH = 900, 16
+GRID = (1e-3, 3e-3, 1e-2, 3e-2)  # the sheet's three rates and one above, for every arm
+# Of GRID, the best rubric on unseen questions of the sets trained on, seeds 100 and 101; ties: facts, then the sheet's.
+RATES = {SOFT: 3e-3, BARE: 3e-2, LORA: 3e-3}
+REAL = "medqa_suite"
+SETS = (("MMLU's medical topics", "mmlu__test"), ("MedMCQA", "medmcqa__test"), ("AfriMedQA", "afrimedqa__train"),
+        ("MedExQA", "medexqa__train"))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much: questions of each scripted world; conditions and pre-training steps of the small model; real ones."""
+    """How much: seeds of the scripted worlds and of soft `prompts`; questions of each world; conditions, steps of
+    pre-training and tuning of the small model; at most as many real questions of a set."""
 
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    seeds: tuple[int, ...] = (10, 11, 12, 13, 14)
+    prompts: tuple[int, ...] = (10, 11, 12, 13, 14)
     questions: int = 400
     conditions: int = 12
     steps: int = STEPS
     tune: int = 200
-    real: int = 40
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One part: `what` is "prompt", "real" or "world"."""
-
-    what: str
-    seed: int
-    size: Size
-
-
-@dataclass(slots=True)
-class Found:
-    """Values by name; of the worlds, rows of right and wrong by arm; tables for the details."""
-
-    values: dict[str, float] = field(default_factory=dict)
-    right: dict[str, list[bool]] = field(default_factory=dict)
-    misled: list[bool] = field(default_factory=list)
-    details: dict[str, Any] = field(default_factory=dict)
+    real: int = 200
 
 
 def run(plan: Plan) -> Proof:
     """Accuracy of strategies on scripted chains; share of answers that pass a rubric with and without a soft prompt."""
     size = Size()
     if plan.quick:
-        size = Size((0, 1), 150, 6, 700, 100, 12)
+        size = Size((10, 11), (10,), 150, 12, STEPS, 200, 0)
     if plan.full:
-        size = Size(tuple(range(10)), 1000, 24, 3 * STEPS, 400, 400)
+        size = Size(tuple(range(10, 20)), tuple(range(10, 20)), 1000, 24, 4 * STEPS, 400, 10_000)
     there = size.real > 0 and real(REAL) is not None
-    jobs = [Job("prompt", seed, size) for seed in size.seeds]
-    jobs += [Job("real", 0, size)] if there else []
+    jobs = [Job("prompt", seed, size) for seed in size.prompts]
+    jobs += [Job("real", i, size) for i in range(len(SETS))] if there else []
     jobs += [Job("world", seed, size) for seed in size.seeds]
-    return _proof(size, jobs, spread(part, jobs, plan), there)
+    return _proof(size, jobs, spread(part, jobs, plan))
 
 
 def part(job: Job, plan: Plan) -> Found:
-    """What one part finds."""
+    """What one part finds; a part "real" is the set of that number."""
     return {"world": world, "prompt": prompt, "real": really}[job.what](job, plan)
 
 
@@ -109,20 +99,16 @@ def world(job: Job, plan: Plan) -> Found:
     from fabrica.evaluate import choices
     from fabrica.phantom.chains import Chains
 
-    found = Found()
+    found, arms = Found(), strategies()
     many: Strategy = partial(self_consistency, k=MANY)
     for before, one_sided in (("", 0.0), (ONE_SIDED, 1.0)):
         data = Chains(job.size.questions, job.seed, one_sided)
         questions = [of_record(r) for r in data.records()]
-        tables = {
-            name: choices.columns(questions, choices.answered(Told(data.reader()), questions, strategy))
-            for name, strategy in strategies().items()
-        }
+        tables = {name: asked(questions, strategy, data.reader()) for name, strategy in arms.items()}
         for name, table in tables.items():
-            found.values[before + name] = choices.summary(table).accuracy
-            found.right[before + name] = (table["truth"] == table["answer"]).tolist()
+            found.add(before + name, table)
         found.details[before + "per call"] = choices.per_call(tables)
-        votes = choices.columns(questions, choices.answered(Told(data.reader()), questions, many))
+        votes = asked(questions, many, data.reader())
         right = votes["truth"] == votes["answer"]
         found.details[before + "deferral"] = choices.selective(votes["confidence"], right, DEFER).tolist()
         if one_sided:
@@ -130,12 +116,11 @@ def world(job: Job, plan: Plan) -> Found:
             continue
         shuffled = np.random.default_rng(job.seed).permutation(votes["confidence"])
         found.details["deferral, confidence shuffled"] = choices.selective(shuffled, right, DEFER).tolist()
-        unable = Told(data.reader(recognise=0.0))
-        blind = choices.columns(questions, choices.answered(unable, questions, strategies()[REFINE]))
+        blind = asked(questions, arms[REFINE], data.reader(recognise=0.0))
         found.right["refinement that recognises nothing"] = (blind["truth"] == blind["answer"]).tolist()
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always", NotSampling)
-            mute = choices.answered(Told(data.reader(samples=False)), questions[:40], strategies()[VOTED])
+            mute = choices.answered(Told(data.reader(samples=False)), questions[:40], arms[VOTED])
         found.details["a model that does not sample"] = {
             "warned": sum(issubclass(w.category, NotSampling) for w in warned), "questions": 40,
             "duplicates": float(np.mean([a.same for a in mute])),
@@ -155,25 +140,30 @@ def prompt(job: Job, plan: Plan) -> Found:
     examples = {SOFT: data.examples(shown, SEEN), BARE: data.examples(shown, SEEN, instruction=False)}
     examples[LORA] = examples[SOFT]
     texts = data.pretraining(6000)
-    base, stage, first = _built(job, texts)
+    base, _, first = built(job, texts)
     with tempfile.TemporaryDirectory() as out:
-        _fit(base, first, texts, Path(out) / "base", job, plan)
+        fitted(base, first, texts, Path(out) / "base", job, plan)
         weights, before = {n: t.clone() for n, t in base.model.base_state().items()}, base.base_hash
-        asked = {a: data.questions((a,))[shown // 2 :] for a in SEEN} | {HELD: data.questions((HELD,))}
         base.model.prompt = None
-        _judged(found, HARD, base, data, asked)
+        questions = {a: data.questions((a,))[shown // 2 :] for a in SEEN} | {HELD: data.questions((HELD,))}
+        _judged(found, HARD, base, data, questions)
+        _judged(found, CLINIC, base, data, questions, before="clinic : ")
         for arm, records in examples.items():
-            bundle, stage, _ = _built(job, texts, lora=arm == LORA)
-            _fill(bundle, weights)
-            _fit(bundle, stage, records, Path(out) / arm.replace(" ", "-"), job, plan)
+            bundle, stage, _ = built(job, texts, arm)
+            refill(bundle, weights, base=True)
+            fitted(bundle, stage, records, Path(out) / arm.replace(" ", "-"), job, plan)
             found.values[f"{arm}: base as it was"] = float(bundle.base_hash == before)
             found.details[f"{arm}: trained"] = sum(t.numel() for t in bundle.model.adapter_state().values())
-            _judged(found, arm, bundle, data, asked)
+            _judged(found, arm, bundle, data, questions)
+            if arm == BARE:
+                _judged(found, PLAINLY, bundle, data, questions, instruction=False)
     return found
 
 
-def _built(job: Job, texts: list[Record], *, lora: bool = False) -> tuple[LanguageBundle, Any, Any]:
-    """The system's tiny preset at this size with its two stages; with `lora`, adapters in place of the prompt."""
+def built(
+    job: Job, texts: list[Record], arm: str = SOFT, rates: Mapping[str, float] = RATES
+) -> tuple[LanguageBundle, Any, Any]:
+    """The system's tiny preset at this size with its two stages; for `arm` LORA, adapters in place of the prompt."""
     import torch
 
     from fabrica.models.adapt import Lora
@@ -183,19 +173,19 @@ def _built(job: Job, texts: list[Record], *, lora: bool = False) -> tuple[Langua
 
     system = load_system("med_palm")
     settings = replace(
-        system.settings["tiny"], prompt_length=24, answer_length=24, lr=RATE, lr_base=2e-3, batch=BATCH,
+        system.settings["tiny"], prompt_length=26, answer_length=24, lr=rates[arm], lr_base=2e-3, batch=BATCH,
         steps=job.size.tune, seed=job.seed,
     )  # fmt: skip
     torch.manual_seed(job.seed)
     bundle = system.build(settings, texts)
-    if lora:
+    if arm == LORA:
         bundle = LanguageBundle(LanguageModel(bundle.model.to_json(), lora=Lora(8, 16.0, layers=0)), bundle.collate)
-        settings = replace(settings, lr=LORA_RATE)
     first, tune = system.stages(settings, bundle)
     return bundle, tune, replace(first, schedule=replace(first.schedule, steps=job.size.steps, warmup=20))
 
 
-def _fit(bundle: LanguageBundle, stage: Any, records: list[Record], out: Path, job: Job, plan: Plan) -> None:
+def fitted(bundle: LanguageBundle, stage: Any, records: list[Record], out: Path, job: Job, plan: Plan) -> None:
+    """Train `bundle` through one stage, in place."""
     from fabrica.train import InMemory, fit
 
     held = InMemory.of(records, bundle.collate)
@@ -203,19 +193,15 @@ def _fit(bundle: LanguageBundle, stage: Any, records: list[Record], out: Path, j
     bundle.model.to("cpu")
 
 
-def _fill(bundle: LanguageBundle, weights: Mapping[str, Any]) -> None:
-    from fabrica.models.weights import fill
-
-    fill(bundle.model.base_state(), weights, Path("base"))
-
-
 def _judged(
-    found: Found, arm: str, bundle: LanguageBundle, data: Consumer, asked: Mapping[str, Sequence[Question]]
-) -> None:
+    found: Found, arm: str, bundle: LanguageBundle, data: Consumer, asked: Mapping[str, Sequence[Question]], *,
+    before: str = "", instruction: bool = True,
+) -> None:  # fmt: skip
     """Shares of answers that pass the rubric, and of those that name the right thing."""
     passed, known = {}, {}
     for name, questions in asked.items():
-        said = bundle.complete([data.prompt(q) for q in questions], most=22, batch=128)
+        prompts = [before + data.prompt(q, instruction=instruction) for q in questions]
+        said = bundle.complete(prompts, most=22, batch=128)
         passed[name] = [data.passes(q, s) for q, s in zip(questions, said, strict=True)]
         known[name] = [data.knows(q, s) for q, s in zip(questions, said, strict=True)]
         found.details[f"{arm}: {name}, first answer"] = said[0]
@@ -228,94 +214,44 @@ def _judged(
 
 
 def really(job: Job, plan: Plan) -> Found:
-    """The likeliest option on the MMLU questions of the lowest ids: by letter, by letter in another order, by words;
-    beside the commonest letter of the other questions."""
-    from fabrica.chat.local import LocalChat
-    from fabrica.chat.question import of_record
-    from fabrica.chat.strategies import option_likelihood, permuted
-    from fabrica.evaluate import choices
-    from fabrica.sources import Ref, read
-
-    folder = real(REAL)
+    """One set of real questions ranked by a small model: by letter, and by the options' words."""
+    folder, (title, name) = real(REAL), SETS[job.seed]
     assert folder is not None
-    path = folder / "mmlu__test.jsonl"
-    records = [r for r in read(Ref(path, path.name, REAL, "MIT")) if isinstance(r, Record)]
-    whole = [of_record(r) for r in sorted(records, key=lambda r: r.id)]
-    questions, others = whole[: job.size.real], [q.gold for q in whole[job.size.real :]]
-    letter = max(sorted(set(others)), key=others.count)
-    model, found = LocalChat(MODEL, device=plan.device), Found()
-    arms: dict[str, Strategy] = {
-        "real: likeliest letter": option_likelihood,
-        "real: likeliest letter, another order": permuted(option_likelihood, 1),
-        "real: likeliest words": partial(option_likelihood, by="text"),
-    }
-    answers = {name: choices.answered(model, questions, strategy) for name, strategy in arms.items()}
-    answers[f"real: always {letter}"] = choices.always(questions, letter)
-    tables = {name: choices.columns(questions, a) for name, a in answers.items()}
-    found.values = {("real: commonest letter" if "always" in n else n): choices.summary(t).accuracy
-                    for n, t in tables.items()}  # fmt: skip
-    found.details = {name: choices.summary(t).line() for name, t in tables.items()}
-    found.details["places chosen, and right"] = {n: choices.positions(questions, a) for n, a in answers.items()}
-    a, b = (tables[n]["truth"] == tables[n]["answer"] for n in ("real: likeliest words", f"real: always {letter}"))
-    test = choices.mcnemar(a, b)
-    found.details["mcnemar, words against the commonest letter"] = [test.only_a, test.only_b, test.p]
-    return found
+    return benched(folder / f"{name}.jsonl", title, job.size.real, turned=job.size.real > 1000, device=plan.device)
 
 
 # ---------------------------------------------------------------- the proof
 
 
-def _proof(size: Size, jobs: Sequence[Job], parts: Sequence[Found], there: bool) -> Proof:
-    arms: dict[str, tuple[float, ...]] = {}
-    for found in parts:
-        for name, value in found.values.items():
-            arms[name] = (*arms.get(name, ()), value)
-    worlds = [f for job, f in zip(jobs, parts, strict=True) if job.what == "world"]
-    details = {f"{job.what} {job.seed}": f.details for job, f in zip(jobs, parts, strict=True)}
+def _proof(size: Size, jobs: Sequence[Job], parts: Sequence[Found]) -> Proof:
+    arms = gathered(parts)
+    worlds, reals = ([f for job, f in zip(jobs, parts, strict=True) if job.what == w] for w in ("world", "real"))
+    details = {f"{job.what} {SETS[job.seed][0] if job.what == 'real' else job.seed}": f.details
+               for job, f in zip(jobs, parts, strict=True)}  # fmt: skip
     notes = (
         "The scripted worlds assume what a chain gets right (q ~ Beta(2.2, 1.3)) and that a reader of all chains knows "
         "the supported one on 80 % of the questions: they show when voting, deferral and refinement pay. The small "
         "model is a Llama of 4 layers, width 128, pre-trained on questions with answers (nine terse, one structured), "
-        "some with their source named; 20 soft tokens, no exemplars at this size. " + _told(arms, there)
+        "some with their source named; 20 soft tokens, no exemplars at this size. " + told(reals, REAL)
     )
     return Proof(
         "med_palm", "Voting beats one chain and tells when to defer; a soft prompt changes how a model answers, not "
         "what it knows.",
         f"phantom: {size.questions} scripted questions in two worlds, {size.conditions} made-up conditions"
-        + (f"; real: {size.real} questions of MMLU's medical topics, SmolLM2-135M" if there else ""),
+        + (f"; real: up to {size.real} questions each of MMLU's medical topics, MedMCQA, AfriMedQA, MedExQA, "
+           "SmolLM2-135M" if reals else ""),
         "accuracy; share of answers that pass a rubric", arms, (*_votes(worlds), *_prompts(arms)),
         _controls(worlds, arms), size.seeds, 0.0, notes, details,
     )  # fmt: skip
 
 
-def _told(arms: Mapping[str, Sequence[float]], there: bool) -> str:
-    if not there:
-        return absent(REAL) if real(REAL) is None else "The real arm is left out of the quick run."
-    words, trivial = arms["real: likeliest words"][0], arms["real: commonest letter"][0]
-    verb = "beats" if words > trivial else "does not beat"
-    return (
-        f"Real MMLU: SmolLM2-135M's likeliest words have accuracy {words:.3f} and {verb} the commonest letter "
-        f"({trivial:.3f}); intervals, McNemar and places in the details."
-    )
-
-
-def _paired(worlds: Sequence[Found], a: str, b: str, *, misled: bool = False) -> Interval:
-    """a - b over the questions of all seeds, resampled together; `misled` keeps those with one-sided mistakes."""
-    from fabrica.evaluate.bootstrap import paired
-    from fabrica.evaluate.metrics import mean
-
-    keep = np.concatenate([np.asarray(f.misled) for f in worlds]) if misled else slice(None)
-    one, two = ({"right": np.concatenate([np.asarray(f.right[n], float) for f in worlds])[keep]} for n in (a, b))
-    return paired(lambda c, w: mean(c["right"], w), one, two, np.arange(len(one["right"])))
-
-
 def _votes(worlds: Sequence[Found]) -> tuple[Claim, ...]:
-    gain, other = _paired(worlds, VOTED, SINGLE), _paired(worlds, ONE_SIDED + VOTED, ONE_SIDED + SINGLE)
-    misled = _paired(worlds, ONE_SIDED + VOTED, ONE_SIDED + SINGLE, misled=True)
+    gain, other = pooled(worlds, VOTED, SINGLE), pooled(worlds, ONE_SIDED + VOTED, ONE_SIDED + SINGLE)
+    misled = pooled(worlds, ONE_SIDED + VOTED, ONE_SIDED + SINGLE, misled=True)
     curve = np.mean([f.details["deferral"] for f in worlds], 0)
     deferred = _over(worlds, "deferral")
     ratio = other.value / gain.value if gain.value else float("nan")
-    over = {name: _paired(worlds, REFINE, name) for name in (VOTED, EQUAL)}
+    over = {name: pooled(worlds, REFINE, name) for name in (VOTED, EQUAL)}
     return (
         Claim("votes", f"self-consistency - single chain >= {VOTES:.2f}, interval above 0", gain.value,
               (gain.low, gain.high), gain.value >= VOTES and gain.low > 0),
@@ -333,25 +269,27 @@ def _votes(worlds: Sequence[Found]) -> tuple[Claim, ...]:
 
 def _over(worlds: Sequence[Found], curve: str) -> tuple[float, float, float]:
     """What deferring 45 % gains, over seeds."""
-    return _difference([f.details[curve][-1] for f in worlds], [f.details[curve][0] for f in worlds])
+    return difference([f.details[curve][-1] for f in worlds], [f.details[curve][0] for f in worlds])
 
 
 def _prompts(arms: Mapping[str, Sequence[float]]) -> tuple[Claim, ...]:
-    rubric = _difference(arms[f"{SOFT}: rubric"], arms[f"{HARD}: rubric"])
-    facts = _difference(arms[f"{SOFT}: facts"], arms[f"{HARD}: facts"])
-    plain = _difference(arms[f"{SOFT}: rubric, held-out set"], arms[f"{BARE}: rubric, held-out set"])
+    rubric = difference(arms[f"{SOFT}: rubric"], arms[f"{HARD}: rubric"])
+    facts = difference(arms[f"{SOFT}: facts"], arms[f"{HARD}: facts"])
+    over = {a: difference(arms[f"{SOFT}: rubric, held-out set"], arms[f"{a}: rubric, held-out set"])
+            for a in (PLAINLY, BARE)}  # fmt: skip
     return (
         Claim("prompt tuning", f"rubric: {SOFT} - {HARD} >= {RUBRIC:.2f}", rubric[0], rubric[1:], rubric[0] >= RUBRIC),
         Claim("facts stay", f"facts: {SOFT} - {HARD} within {SAME:.2f}", facts[0], facts[1:], abs(facts[0]) <= SAME),
-        Claim("instruction in training", f"rubric on a set with another instruction: {SOFT} - {BARE} >= {PLAIN:.2f}",
-              plain[0], plain[1:], plain[0] >= PLAIN),
+        *(Claim(name, f"rubric on a set with another instruction: {SOFT} - {a} >= {PLAIN:.2f}", over[a][0], over[a][1:],
+                over[a][0] >= PLAIN)
+          for name, a in (("instruction", PLAINLY), ("instruction in training alone", BARE))),
     )  # fmt: skip
 
 
 def _controls(worlds: Sequence[Found], arms: Mapping[str, Sequence[float]]) -> tuple[Claim, ...]:
     same = [v for name, values in arms.items() if name.endswith(": base as it was") for v in values]
     nothing = _over(worlds, "deferral, confidence shuffled")
-    blind = _paired(worlds, "refinement that recognises nothing", VOTED)
+    blind = pooled(worlds, "refinement that recognises nothing", VOTED)
     mute = [f.details["a model that does not sample"] for f in worlds]
     warned = [m["warned"] / m["questions"] for m in mute]
     return (
@@ -364,13 +302,3 @@ def _controls(worlds: Sequence[Found], arms: Mapping[str, Sequence[float]]) -> t
         Claim("no sampling", "a model that ignores temperature and seed is warned of on every question", min(warned),
               (min(warned), max(warned)), min(warned) == 1.0),
     )  # fmt: skip
-
-
-def _difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float]:
-    """Mean of a - b over seeds with its t interval; with one seed the value alone."""
-    from fabrica.evaluate.bootstrap import paired_seeds
-
-    if len(a) < 2:
-        return a[0] - b[0], a[0] - b[0], a[0] - b[0]
-    i = paired_seeds(a, b)
-    return i.value, i.low, i.high
