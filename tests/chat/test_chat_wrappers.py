@@ -326,6 +326,7 @@ RELEASED = {  # a released prompt is never edited: make NAME.v2.txt instead
     "probe_plain@1": "b1ccaa1a99c00979",
     "probe_student@1": "11708ddea5484853",
     "propose@1": "870bfc6b6a580f7e",
+    "rate_two@1": "43ac045d27182ead",
     "reason@1": "02118795ceea2257",
     "refine@1": "e20b3ae616cf9b28",
     "repair@1": "6e4da593f283b67a",

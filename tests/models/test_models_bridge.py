@@ -1,11 +1,13 @@
 """The splice of images and words (sheet S75, "Not a toy"): equal to the language model, to itself alone, and cached."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional
 
 from fabrica.encode.chat import ChatEncode, chat_vocabulary
@@ -13,11 +15,14 @@ from fabrica.encode.collate import Use
 from fabrica.encode.image import ImageEncode
 from fabrica.encode.turns import ChatCollate
 from fabrica.errors import Refused, UsageError
+from fabrica.models import FeatureCache
 from fabrica.models.adapt import Lora
-from fabrica.models.assistant_bundle import AssistantBundle
+from fabrica.models.assistant_bundle import AssistantBundle, Watched
 from fabrica.models.bridge import PARTS, Assistant, language_of, left, merged, small_language, small_vision
 from fabrica.objectives.turns import TurnTokens, learned
 from fabrica.phantom.figure_talk import figures
+from fabrica.sources import Quarantined, Ref
+from fabrica.sources.vqa import read as read_vqa
 from fabrica.train.ledger import Moved, curriculum, read
 from fabrica.types import Absent, Batch, Field, Item, Origin, Record, Schedule, Stage
 
@@ -70,7 +75,7 @@ def test_text_alone_is_the_language_model() -> None:
     torch.testing.assert_close(model(given), alone, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("connector", ["mlp", "linear"])
+@pytest.mark.parametrize("connector", ["mlp", "linear", "normed"])
 def test_one_and_two_images_are_their_tokens_put_in_by_hand(connector) -> None:
     model, w = assistant(connector=connector), words()
     for count in (1, 2):
@@ -221,6 +226,60 @@ def test_features_seen_before_give_what_pixels_give() -> None:
     torch.testing.assert_close(made.model(made.seen(batch).fields), made.model(batch.fields), atol=1e-5, rtol=0)
 
 
+def test_the_tower_looks_at_an_image_once_whichever_record_shows_it(tmp_path: Path) -> None:
+    made = bundle()
+    model, looks, see = made.model, [], made.model.see
+    model.see = lambda pixels: looks.append(len(pixels)) or see(pixels)  # type: ignore[method-assign]
+    some = [f.record() for f in figures(3, 5, size=32)]
+    again = [replace(r, id=f"{r.id}-2") for r in some]  # the same images under other names
+    watched = Watched(made, made.collate.still(), FeatureCache(tmp_path))
+    first, other = watched(some), watched([*again, *some])
+    assert sum(looks) == 3
+    features = first.fields["image"].values
+    assert torch.equal(other.fields["image"].values, torch.cat([features, features]))
+    torch.testing.assert_close(features, made.seen(made.collate.still()(some)).fields["image"].values)
+    looks.clear()
+    later = Watched(bundle(), made.collate.still(), FeatureCache(tmp_path))  # the same weights, another process
+    assert torch.equal(later(some).fields["image"].values, features)
+    asked = ["what organ is shown ?"] * 3
+    assert made.say(some, asked, most=4, features=FeatureCache(tmp_path)) == made.say(some, asked, most=4)
+    assert sum(looks) == 3  # of the call without a cache
+
+
+def test_normed_image_tokens_have_the_scale_of_words_whatever_that_of_features(tmp_path: Path) -> None:
+    made = bundle(connector="normed")
+    model = made.model
+    words_ = model.net.get_input_embeddings().weight
+    wanted = words_.square().mean().sqrt().item()
+    batch = made.seen(made.collate.still()([f.record() for f in figures(3, 5, size=32)]))
+    image = batch.fields["image"]
+    for factor in (1.0, 50.0):
+        tokens = model.image_tokens(Field(image.values * factor, image.valid))
+        assert tokens.square().mean(-1).sqrt().mean().item() == pytest.approx(wanted, rel=0.02)
+    again = AssistantBundle.from_pretrained(made.save_pretrained(tmp_path / "m"))
+    torch.testing.assert_close(again.model.image_tokens(image), model.image_tokens(image))
+
+
+def test_another_tower_has_its_own_features(tmp_path: Path) -> None:
+    some = [f.record() for f in figures(2, 5, size=32)]
+    one, two = (Watched(b, b.collate.still(), FeatureCache(tmp_path))(some) for b in (bundle(), bundle(seed=1)))
+    assert (one.fields["image"].values - two.fields["image"].values).abs().max() > 1e-3
+
+
+def test_adapters_stay_in_float32_in_a_half_precision_model() -> None:
+    """A step of 1e-3 of a weight is lost in bfloat16."""
+    torch.manual_seed(0)
+    w = words()
+    lm = small_language(w, width=32, depth=2).to(torch.bfloat16)
+    model = Assistant.assembled(
+        small_vision(32, 8, 32, depth=2), lm, image_id=w.image_id, pool=2, lora=Lora(2, 4.0, 0)
+    ).eval()  # fmt: skip
+    kinds = {("lora_" in n, p.dtype) for n, p in model.net.model.language_model.named_parameters()}
+    assert kinds == {(True, torch.float32), (False, torch.bfloat16)}
+    rows, images = mixed()
+    assert torch.isfinite(model(fields(rows, images))).all()
+
+
 @pytest.mark.parametrize("lora", [None, Lora(2, 4.0, 0)])
 def test_the_ledger_holds_what_moved_and_frozen_parts_stand(tmp_path: Path, lora) -> None:
     made = bundle(lora=lora)
@@ -283,6 +342,26 @@ def test_odd_images_are_read_and_bad_ones_are_named() -> None:
     lost = collate([picture(Absent.NOT_LINKED)])
     assert not bool(lost.fields["image"].valid.any())
     assert int((lost.fields["text"].values == collate.words.image_id).sum()) == 0
+
+
+def test_files_of_odd_modes_are_read_and_broken_ones_are_set_aside_by_name(tmp_path: Path) -> None:
+    """CMYK, 16 bit and RGBA files; nothing takes the place of a missing or an empty one."""
+    noise = np.random.default_rng(0).integers(0, 255, (9, 7, 4)).astype(np.uint8)
+    Image.fromarray(noise, "CMYK").save(tmp_path / "cmyk.jpg")
+    Image.fromarray(noise, "RGBA").save(tmp_path / "rgba.png")
+    Image.fromarray(noise[..., 0].astype(np.uint16) * 200).save(tmp_path / "deep.png")
+    (tmp_path / "empty.png").write_bytes(b"")
+    names = ("cmyk.jpg", "rgba.png", "deep.png", "empty.png", "none.png")
+    rows = [{"image": n, "question": "what organ is shown ?", "answer": "the liver"} for n in names]
+    (tmp_path / "qa.json").write_text(json.dumps(rows))
+    found = list(read_vqa(Ref(tmp_path / "qa.json", "qa.json", "demo", "CC0-1.0")))
+    records = [r for r in found if isinstance(r, Record)]
+    pixels_ = bundle().collate(records).fields["image"]
+    assert bool(pixels_.valid.all())
+    assert pixels_.values.shape == (3, 1, 3, 32, 32)
+    lost = {q.key: q.code for q in found if isinstance(q, Quarantined)}
+    assert list(lost) == ["qa.json#3", "qa.json#4"]
+    assert lost["qa.json#4"] == "missing_file"
 
 
 def test_bundles_refuse_what_does_not_fit() -> None:

@@ -60,6 +60,6 @@ def test_vqa_rad_is_split_by_image_and_the_lookup_scores_as_known(shared_data) -
         train, test = proof.split(where, seed, 10_000)
         assert not {r.subject for r in train} & {r.subject for r in test.records}
         assert all(a.id != b.id for a, b in zip(test.records, test.other, strict=True))
-        scores.append(proof._scores(proof.lookup(train, test.questions), test))
+        scores.append(proof.scores(proof._rows(proof.lookup(train, test.questions), test)))
     assert 0.25 < np.mean([s["exact"] for s in scores]) < 0.37
     assert 0.48 < np.mean([s["closed"] for s in scores]) < 0.62

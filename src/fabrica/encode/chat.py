@@ -40,6 +40,7 @@ TEMPLATES: dict[str, Template] = {
         "", ("<|im_start|>user\n", "<|im_end|>\n"), "<|im_start|>assistant\n", "<|im_end|>", "\n",
         ("<|im_start|>", "<|im_end|>"),
     ),
+    "short": Template("", ("", "\n"), "", "<|im_end|>", "", ("<|im_end|>",)),  # ChatML's end alone: for tuning on a CPU
     "vicuna": Template(
         "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, "
         "detailed, and polite answers to the human's questions. ", ("USER: ", " "), "ASSISTANT: ", "</s>", "",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from fabrica.encode.turns import TEXT, ChatCollate, text_field
 from fabrica.errors import UsageError, unknown
 from fabrica.models.bridge import Assistant
 from fabrica.models.bundle import CARD, COLLATE, Bundle, Progress, Rows, _chunks, _readme, evaluating, to_device
+from fabrica.models.cache import FeatureCache, fingerprint
 from fabrica.models.multi import CONFIG, WEIGHTS
 from fabrica.models.weights import fill, save_weights
 from fabrica.text.turns import Turn
@@ -31,6 +34,7 @@ class AssistantBundle(Bundle):
 
     def __init__(self, model: Assistant, collate: ChatCollate, card: Mapping[str, Any] | None = None) -> None:
         self.model, self.collate, self.card = model, collate, dict(card or {})
+        self._vision_key: str | None = None
         words, room = collate.words, getattr(model.net.config.text_config, "max_position_embeddings", None)
         if words.size > model.vocabulary or words.image_id != model.image_id:
             raise UsageError(
@@ -80,10 +84,10 @@ class AssistantBundle(Bundle):
     def say(
         self, records: Sequence[Record], questions: Sequence[str], *, most: int = 64, batch: int = 32,
         temperature: float = 0.0, seed: int = 0, images: Sequence[Record] | None = None, cached: bool = True,
-        progress: Progress | None = None,
+        features: FeatureCache | None = None, progress: Progress | None = None,
     ) -> list[str]:  # fmt: skip
         """The answer to one question about each record. `images` are records whose images are shown instead (a
-        permutation: what is left of the score is the language prior)."""
+        permutation: what is left of the score is the language prior). `features` keeps what the vision tower saw."""
         shown = list(records if images is None else images)
         if not len(records) == len(questions) == len(shown):
             raise UsageError(f"{len(records)} records, {len(questions)} questions, {len(shown)} images; wanted as many")
@@ -93,6 +97,8 @@ class AssistantBundle(Bundle):
             rows = range(start, min(start + batch, len(records)))
             pictures = [still._images(shown[i], 0) for i in rows]
             image = pad(pictures, still.image.encode) if still.image is not None else None
+            if image is not None and features is not None:
+                image = self.seen(Batch((), {self.model.picture: image}), cache=features).fields[self.model.picture]
             turns = [[(questions[i], "")] for i in rows]
             out += self.reply(turns, image, most=most, temperature=temperature, seed=seed + len(out), cached=cached)
             if progress is not None:
@@ -119,15 +125,41 @@ class AssistantBundle(Bundle):
             )  # fmt: skip
         return [words.decode(row) for row in made.tolist()]
 
-    def seen(self, batch: Batch, *, chunk: int = 64) -> Batch:
-        """The same batch with the vision tower's features in place of pixels: for a tower that stays frozen."""
+    def seen(self, batch: Batch, *, chunk: int = 64, cache: FeatureCache | None = None) -> Batch:
+        """The same batch with the vision tower's features in place of pixels: for a tower that stays frozen. With a
+        `cache` an image is looked at once, whichever record shows it: rows stand under the hash of its pixels."""
         image = batch.fields[self.model.picture]
         flat = image.values.flatten(0, 1)
-        with evaluating(self.model):
-            parts = [self.model.see(flat[i : i + chunk]) for i in range(0, len(flat), chunk)]
-        features = torch.cat(parts).view(*image.values.shape[:2], *parts[0].shape[1:])
-        fields = {**batch.fields, self.model.picture: Field(features, image.valid, image.hours)}
+        features = self._looked(flat, chunk) if cache is None else self._recalled(flat, chunk, cache)
+        values = features.view(*image.values.shape[:2], *features.shape[1:])
+        fields = {**batch.fields, self.model.picture: Field(values, image.valid, image.hours)}
         return Batch(batch.ids, fields, batch.targets, batch.known, batch.keys)
+
+    def _looked(self, pixels: torch.Tensor, chunk: int) -> torch.Tensor:
+        """(n, C, H, W) -> (n, T, D) where the pixels are; the tower runs where it is."""
+        tower: Any = self.model.net.model.vision_tower
+        place = next(tower.parameters()).device
+        with evaluating(self.model):
+            parts = [self.model.see(pixels[i : i + chunk].to(place)).to(pixels.device)
+                     for i in range(0, len(pixels), chunk)]  # fmt: skip
+        return torch.cat(parts)
+
+    def _recalled(self, pixels: torch.Tensor, chunk: int, cache: FeatureCache) -> torch.Tensor:
+        key = self.vision_key()
+        names = [sha256(one.contiguous().numpy().tobytes()).hexdigest() for one in pixels.cpu()]
+        have = cache.get(key, names)
+        new = {name: i for i, name in enumerate(names) if name not in have}
+        if new:
+            made = self._looked(pixels[list(new.values())], chunk).float().cpu().numpy()
+            cache.put(key, list(new), made, np.ones(len(new), bool))
+            have |= {name: (made[i], True) for i, name in enumerate(new)}
+        return torch.from_numpy(np.stack([have[n][0] for n in names])).to(pixels.device)
+
+    def vision_key(self) -> str:
+        """Fingerprint of the vision tower and of the layer that is read; asked once, for the tower stays frozen."""
+        if self._vision_key is None:
+            self._vision_key = fingerprint(self.model.net.model.vision_tower, {"layer": self.model.layer})
+        return self._vision_key
 
     # ------------------------------------------------------------ embeddings
 
@@ -177,3 +209,21 @@ class AssistantBundle(Bundle):
         role = self.collate.roles[-1] if field == TEXT or image is None else image.roles[0]
         records = [Record(f"item {i}", "item", items={role: (item,)}) for i, item in enumerate(items)]
         return self.embed(records, field, **options)[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A stage's `collate` with the frozen vision tower's features in place of pixels, each image looked at once."""
+
+    bundle: AssistantBundle
+    inner: ChatCollate
+    cache: FeatureCache
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """Those of `inner` (`Stage.needs`)."""
+        return self.inner.fields
+
+    def __call__(self, records: Sequence[Record], epoch: int = 0) -> Batch:
+        """The batch with features (B, N, T, D)."""
+        return self.bundle.seen(self.inner(records, epoch), cache=self.cache)

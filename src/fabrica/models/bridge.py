@@ -27,7 +27,8 @@ PARTS: dict[str, tuple[str, ...]] = {  # part -> prefixes of its parameters
     "language": ("net.model.language_model", "net.lm_head"),
 }
 SMALL = "small"
-Connector = Literal["mlp", "linear"]
+PLACES = 0.3  # deviation of a small vision tower's position embeddings at the start
+Connector = Literal["mlp", "linear", "normed"]
 CLIP_NORM = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # mean, std (arXiv 2103.00020)
 
 
@@ -48,13 +49,31 @@ class Pooled(nn.Module):
         return self.inner(grid.mean((2, 4)).flatten(1, 2))  # type: ignore[no-any-return]
 
 
+class Normed(nn.Module):
+    """The connector between two norms: features at unit scale, image tokens at the scale of word embeddings, which is
+    where a frozen language model expects them."""
+
+    def __init__(self, inner: nn.Module, width: int, words: Tensor) -> None:
+        super().__init__()
+        self.before, self.inner = nn.LayerNorm(width), inner
+        scale = words.detach().float().square().mean().sqrt()
+        self.scale = nn.Parameter(torch.ones_like(scale) if scale.is_meta else scale.clone())
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(n, T, D) -> (n, T, W), each token of root mean square `scale`."""
+        tokens = self.inner(self.before(features)).float()
+        made: Tensor = self.scale * tokens * (tokens.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
+        return made
+
+
 class Assistant(nn.Module):
     """`LlavaForConditionalGeneration` of a LlavaConfig as plain JSON (random weights), or of `net`.
 
     Reads fields: "text" ids (B, 1, L) with their mask, in which each image stands as a run of the image token, and
     `picture` (B, N, C, H, W), or (B, N, T, D) features that `see` gave before, so that a frozen vision tower runs once.
-    Class token and registers are dropped. `connector` "mlp" is LLaVA 1.5's two layers, "linear" the first version's;
-    `pool` averages patches first. `lora` adapts the language model, whose own weights are then frozen.
+    Class token and registers are dropped. `connector` "mlp" is LLaVA 1.5's two layers, "linear" the first version's,
+    "normed" those two layers between norms, for features and words of very different scale; `pool` averages patches
+    first. `lora` adapts the language model, whose own weights are then frozen.
     """
 
     def __init__(
@@ -65,12 +84,17 @@ class Assistant(nn.Module):
         tf = need("transformers", "train")
         if net is None:
             net = tf.LlavaForConditionalGeneration(_llava_config(tf, config))
-        if connector not in ("mlp", "linear"):
-            raise UsageError(f"connector {connector!r} is none of mlp, linear")
+        if connector not in ("mlp", "linear", "normed"):
+            raise UsageError(f"connector {connector!r} is none of mlp, linear, normed")
         inner = net.model
         if connector == "linear":
             widths = net.config.vision_config.hidden_size, net.config.text_config.hidden_size
             inner.multi_modal_projector = nn.Linear(*widths)
+        if connector == "normed":
+            words = net.get_input_embeddings().weight
+            inner.multi_modal_projector = Normed(
+                inner.multi_modal_projector, net.config.vision_config.hidden_size, words
+            )
         if pool > 1:
             inner.multi_modal_projector = Pooled(inner.multi_modal_projector, pool)
         self.net, self.connector, self.pool, self.lora, self.picture = net, connector, pool, lora, picture
@@ -78,12 +102,16 @@ class Assistant(nn.Module):
         self.image_id = int(net.config.image_token_index)
         self.vocabulary = int(net.config.text_config.vocab_size)
         self.dim = int(net.config.text_config.hidden_size)
+        net.lm_head.register_forward_pre_hook(_packed)
         if lora is not None:
             layers = _layer_names(inner.language_model)
             add_lora(
                 inner.language_model, layers, Lora(lora.rank, lora.alpha, lora.layers or len(layers), lora.dropout)
             )
             net.lm_head.requires_grad_(False)
+            for name, parameter in inner.language_model.named_parameters():
+                if "lora_" in name:  # a step of an adapter is too small for bfloat16
+                    parameter.data = parameter.data.float()
 
     @classmethod
     def assembled(cls, vision: nn.Module, language: Any, *, image_id: int, layer: int = -2, **rest: Any) -> Assistant:
@@ -227,6 +255,11 @@ def _llava_config(tf: Any, config: Mapping[str, Any]) -> Any:
     return tf.LlavaConfig(**{k: v for k, v in config.items() if k not in ("model_type",)})
 
 
+def _packed(module: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
+    """The head's input without gaps: of the last state of each row, a CPU in bfloat16 copies the head for every row."""
+    return (given[0].contiguous(),)
+
+
 def positions(mask: Tensor) -> Tensor:
     """(B, L) places of the real tokens from 0, on whichever side the padding stands.
 
@@ -273,12 +306,13 @@ def choose_vision(source: str | Path, size: int, patch: int, *, width: int, allo
 
 
 def choose_language(
-    source: str | Path, words: ChatEncode, small: tuple[int, int], *, allow_network: bool = False
+    source: str | Path, words: ChatEncode, small: tuple[int, int], *, allow_network: bool = False,
+    dtype: str = "float32",
 ) -> Any:  # fmt: skip
     """A causal language model by folder, catalogue name or hub id, or a "small" one of width and depth `small`."""
     if source == SMALL:
         return small_language(words, width=small[0], depth=small[1])
-    return LanguageModel.load(source, allow_network=allow_network).lm
+    return LanguageModel.load(source, allow_network=allow_network, dtype=dtype).lm
 
 
 def choose_words(
@@ -295,13 +329,16 @@ def choose_words(
 
 
 def small_vision(size: int, patch: int, width: int, *, depth: int = 3) -> Any:
-    """A CLIP vision transformer of random weights for images of `size` pixels."""
+    """A CLIP vision transformer of random weights for images of `size` pixels. Places begin as random as patches: with
+    CLIP's own 0.02 a short training leaves features that do not tell where they are."""
     tf = need("transformers", "train")
     config = tf.CLIPVisionConfig(
         hidden_size=width, intermediate_size=2 * width, num_hidden_layers=depth, num_attention_heads=4, image_size=size,
         patch_size=patch,
     )  # fmt: skip
-    return tf.CLIPVisionModel(config)
+    made = tf.CLIPVisionModel(config)
+    nn.init.normal_(made.get_parameter("embeddings.position_embedding.weight"), std=PLACES)
+    return made
 
 
 def small_language(words: ChatEncode, *, width: int, depth: int) -> Any:
@@ -309,7 +346,8 @@ def small_language(words: ChatEncode, *, width: int, depth: int) -> Any:
     tf = need("transformers", "train")
     special = (words.pad, words.stop, words.stop)
     config = small_config(words.size, width=width, depth=depth, heads=4, length=words.length, special=special)
-    return tf.LlamaForCausalLM(tf.LlamaConfig(**{k: v for k, v in config.items() if k != "model_type"}))
+    given = {k: v for k, v in config.items() if k != "model_type"} | {"initializer_range": width**-0.5}
+    return tf.LlamaForCausalLM(tf.LlamaConfig(**given))
 
 
 def save_plain(net: Any, folder: str | Path) -> None:

@@ -191,15 +191,32 @@ def prose(n: int, seed: int) -> list[str]:
     return out
 
 
+def noted(truth: Mapping[str, str], rng: random.Random) -> str:
+    """Three or all four of the facts that captions name, jotted down in any order.
+
+    >>> noted({"organ": "liver", "side": "left", "finding": "scar", "stain": "pink"}, random.Random(1))
+    'liver left pink'
+    """
+    facts = rng.sample(CAPTIONED, rng.randint(3, len(CAPTIONED)))
+    return " ".join(truth[f] for f in facts)
+
+
 def small_talk(n: int, seed: int, describe: Sequence[str]) -> list[tuple[str, str]]:
-    """`n` questions with answers of the right kind and random values, two thirds of them one of `describe` with a
-    caption: what an assistant for anything knows, and nothing of it is about any figure."""
+    """`n` questions with answers: what an assistant for anything knows, and nothing of it is about any figure. Two
+    thirds are notes with one of `describe` before or behind them, answered by a caption that holds to the notes; the
+    rest are questions without any notes, answered in the right kind with a random value."""
     rng, out = random.Random(f"small-talk-{seed}"), []
     for i in range(n):
         truth = {f: rng.choice(values) for f, values in FACTS.items()}
-        fact = rng.choice(list(ASKS))
-        said = rng.choice(ASKS[fact]), rng.choice(ANSWERS[fact]).format(truth[fact])
-        out.append((rng.choice(describe), stated(truth, rng.sample(CAPTIONED, 2), rng)) if i % 3 else said)
+        if i % 3 == 0:
+            fact = rng.choice(list(ASKS))
+            out.append((rng.choice(ASKS[fact]), rng.choice(ANSWERS[fact]).format(truth[fact])))
+            continue
+        notes = noted(truth, rng)
+        told = rng.sample([f for f in CAPTIONED if truth[f] in notes.split()], 2)
+        asked = rng.choice(describe)
+        asked = f"{notes} {asked}" if rng.random() < 0.5 else f"{asked} {notes}"
+        out.append((asked, stated(truth, told, rng)))
     return out
 
 

@@ -24,21 +24,22 @@ class Size:
     """How much: pairs for the connector, conversations, test figures (five questions each), steps of the two stages
     (one-stage arms take the sum), the batch; what the vision tower and the language model learned before."""
 
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    pairs: int = 1500
+    seeds: tuple[int, ...] = (10, 11, 12, 13, 14)
+    pairs: int = 3000
     talks: int = 300
     test: int = 120
-    align: int = 250
+    align: int = 600
     instruct: int = 200
     batch: int = 16
     align_lr: float = 1e-2
     lr: float = 3e-3
     eye_figures: int = 3000
-    eye_steps: int = 500
-    read_steps: int = 120
-    chat_steps: int = 150
+    eye_steps: int = 350
+    read_steps: int = 60
+    chat_steps: int = 400
+    chat_lr: float = 5e-3
     width: int = 64
-    depth: int = 3
+    depth: int = 2
 
 
 # ---------------------------------------------------------------- what is there before: an eye and a reader
@@ -46,7 +47,7 @@ class Size:
 
 def taught(job: tuple[str, Size, str], plan: Plan) -> str:
     """The folder of a vision tower (contrast of figures with full captions, as CLIP's) or of a language model
-    (statements of the grammar, none about any figure)."""
+    (statements of the grammar, captions of notes, questions; none about any figure)."""
     name, size, folder = job
     out = Path(folder) / name
     (_eye if name == "eye" else _reader)(size, out, plan)
@@ -95,10 +96,11 @@ def _reader(size: Size, out: Path, plan: Plan) -> None:
     wild = [t.answer for _ in range(400) for t in talk("kidney left nodule pink", "small", rng, leaks=1.0)]
     texts = [_told(f"p{i}", caption=t) for i, t in enumerate(prose(4000, 7))]
     known = [*texts, *(_told(f"w{i}", caption=t) for i, t in enumerate(wild))]  # the vocabulary has every word
-    chats = [_told(f"t{i}", question=q, answer=a) for i, (q, a) in enumerate(small_talk(4000, 75, DESCRIBE))]
+    rows = small_talk(32 * size.chat_steps, 75, DESCRIBE)  # each is met once
+    chats = [_told(f"t{i}", question=q, answer=a) for i, (q, a) in enumerate(rows)]
     settings = replace(
-        system.settings["tiny"], vocabulary=400, width=size.width, depth=size.depth, length=160, batch=64,
-        read_steps=size.read_steps, align_steps=0, steps=size.chat_steps,
+        system.settings["tiny"], vocabulary=400, width=size.width, depth=size.depth, length=160, batch=32,
+        read_steps=size.read_steps, align_steps=0, steps=size.chat_steps, lr=size.chat_lr,
     )  # fmt: skip
     bundle = system.build(settings, known)
     read, chat = system.stages(settings, bundle)

@@ -26,10 +26,10 @@ class Settings:
 
     vision: str = "openai/clip-vit-large-patch14"
     language: str = "lmsys/vicuna-7b-v1.3"
-    template: Literal["small", "chatml", "vicuna"] = "vicuna"
+    template: Literal["small", "short", "chatml", "vicuna"] = "vicuna"
     image_token: str = "<image>"
     image_size: int = 224
-    connector: Literal["linear", "mlp"] = "linear"
+    connector: Literal["linear", "mlp", "normed"] = "linear"
     pool: int = 1
     layer: int = -2
     length: int = 2048
@@ -82,9 +82,10 @@ def build(settings: Settings, records: Iterable[Record]) -> AssistantBundle:
         length=settings.length, template=settings.template, image_token=settings.image_token,
         image_tokens=(settings.image_size // patch) ** 2 // settings.pool**2, allow_network=network,
     )  # fmt: skip
+    frozen = "bfloat16" if settings.lora and settings.precision == "bf16" else "float32"  # as it is used
     model = Assistant.assembled(
-        vision, choose_language(settings.language, words, small, allow_network=network), image_id=words.image_id,
-        layer=settings.layer, pool=settings.pool, connector=settings.connector,
+        vision, choose_language(settings.language, words, small, allow_network=network, dtype=frozen),
+        image_id=words.image_id, layer=settings.layer, pool=settings.pool, connector=settings.connector,
         lora=Lora(settings.lora, 2.0 * settings.lora, settings.lora_layers) if settings.lora else None,
     )  # fmt: skip
     norm = CLIP_NORM if "clip" in vision.config.model_type else ()  # else ImageNet's
@@ -131,8 +132,8 @@ SYSTEM = System(
             "openai/clip-vit-large-patch14-336", "mistralai/Mistral-7B-Instruct-v0.2", image_size=336, connector="mlp"
         ),
         "small": Settings(
-            "dinov2-vit-s", "smollm2-135m", "chatml", "<file_sep>", 112, "mlp", pool=2, layer=-1, length=512, lora=16,
-            align_steps=0, steps=150, lr=1e-3, batch=16, shuffle=True, precision="bf16",
+            "dinov2-vit-s", "smollm2-135m", "short", "<file_sep>", 224, "normed", pool=4, layer=-1, length=256, lora=8,
+            lora_layers=10, align_steps=0, steps=80, lr=1e-3, batch=8, shuffle=True, precision="bf16",
         ),
         "tiny": Settings(
             "small", "small", "small", image_size=32, connector="mlp", length=160, width=64, depth=2, read_steps=30,
