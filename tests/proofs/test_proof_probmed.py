@@ -4,7 +4,8 @@ import pytest
 
 from fabrica.phantom.facts import facts, pictures
 from fabrica.proofs import Plan, probmed
-from fabrica.proofs.probmed import COIN, HEDGE, KEPT, POOLED, YES, Job, Size, modality_of, part, prove
+from fabrica.proofs._probmed import COIN, HEDGE, KEPT, POOLED, YES, Job, Size, modality_of, part
+from fabrica.proofs.probmed import prove
 
 TINY = Size(seeds=(100, 101), images=120, train=64, test=24, steps=3, resamples=60)
 

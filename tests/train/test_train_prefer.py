@@ -54,6 +54,14 @@ def test_dpo_by_trl(folder: Path, tmp_path: Path) -> None:
         assert not torch.allclose(changed, off)
 
 
+def test_the_chosen_answers_alone_by_the_same_road(folder: Path, tmp_path: Path) -> None:
+    """DPO's baseline: its first loss is that of the chosen answer's tokens, not ln 2, and it falls."""
+    how = Preferring(loss="sft", lr=1e-2, epochs=6, batch=4, rank=4, alpha=8, length=48)
+    made = prefer(folder, PAIRS, tmp_path / "adapter", how)
+    assert made.losses[0] > 2
+    assert made.losses[-1] < made.losses[0]
+
+
 def test_errors(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no model folder"):
         prefer(tmp_path, PAIRS, tmp_path / "out")
