@@ -242,3 +242,32 @@ def test_killed_at_fifty_points_nothing_is_lost_or_doubled(
         assert contents(path) == (records, quarantine, done)
         shutil.rmtree(path)
     assert len(partial - {0, 31}) >= 5, f"the kills fell at few different points: {sorted(partial)}"
+
+
+def test_a_folder_of_articles_gives_each_picture_once(tmp_path: Path, corpus: Corpus) -> None:
+    """Pictures are their figures' alone: no record of their own, no quarantine; a changed one has its article read."""
+    from fabrica.phantom.articles import articles, write_folder
+
+    drawn = write_folder(articles(6, 3, malformed=0.0, size=32), tmp_path / "pmc")
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for path in sorted((tmp_path / "pmc").rglob("*")):
+        if path.is_file():
+            shutil.copy(path, flat / path.name)
+    shutil.copy(next(flat.glob("*.png"), None) or next(flat.glob("*.jp*g")), flat / "nobody-names-me.png")
+    figures = sum(len(a.truth) for a in drawn)
+    report = ingest(flat, corpus, source="pmc", licence="CC0-1.0")
+    assert (report.files, report.quarantined) == (len(drawn) + 1, {})
+    made = list(corpus.scan())
+    assert len(made) == report.records == len(drawn) + figures + 1
+    pictures = [item for r in made for item in r.all("image") if item.present]
+    assert len(pictures) >= figures + 1
+    assert len({i.origin.key for i in pictures}) == len(pictures)
+    again = ingest(flat, corpus, source="pmc", licence="CC0-1.0")
+    assert (again.records, again.skipped) == (0, report.records)
+    mine = next(i.origin.key for r in made if r.groups.get("modality") == "figure" for i in r.all("image") if i.present)
+    of = next(r for r in made if any(i.origin.key == mine for i in r.all("image"))).groups["article"]
+    (ref,) = [r for r in module.walk(flat, source="pmc") if r.key == f"{of}.nxml"]
+    before = module._mark(ref)
+    (flat / mine).write_bytes((flat / mine).read_bytes() + b"\0")
+    assert module._mark(ref) != before

@@ -30,6 +30,7 @@ class Engine:
     memory: int = 4 << 20  # bytes: so small that the plan runs in many units
     files: Callable[[Path, int, int], None] | None = None  # (folder, n, seed): articles as files, if its source is some
     judged: tuple[str, ...] = ("image", "report", "caption")  # roles of the source whose copies must be found
+    asks: bool = False  # makes many records of one image: duplicates are looked for before it, not among what it makes
 
 
 def reports(n: int, seed: int) -> list[Record]:
@@ -140,24 +141,50 @@ def stays(n: int, seed: int) -> list[Record]:
     return out
 
 
+def known_facts(n: int, seed: int) -> list[Record]:
+    """Synthetic images of known facts: a texture of its own each, and a line of text beside it."""
+    from fabrica.phantom.facts import facts
+
+    out = []
+    for k, record in enumerate(facts(n, seed).records):
+        rng, [image] = np.random.default_rng([seed, k, 80]), record.items["image"]
+        texture = np.kron(rng.integers(0, 256, (16, 16), np.uint8), np.ones((4, 4), np.uint8))
+        text = Item("text", " ".join(f"term{i}" for i in rng.integers(0, 3000, 60)), image.origin)
+        out.append(replace(record, items={"image": (replace(image, value=texture),), "report": (text,)}))
+    return out
+
+
+def of_probmed() -> Plan:
+    from fabrica.phantom.facts import DIMS
+    from fabrica.systems.probmed import SYSTEM
+
+    assert SYSTEM.plan is not None
+    return SYSTEM.plan(replace(SYSTEM.settings["tiny"], values=DIMS))
+
+
 SYSTEMS: dict[str, Engine] = {
     "datacomp": Engine(pool, of_datacomp, 1 << 20),
     "pmc_patients": Engine(case_reports, partial(of_system, "pmc_patients"), 1 << 20, case_files, ("paragraph",)),
     "biomedica": Engine(figures, partial(of_system, "biomedica"), 4 << 20, figure_files, ("image",)),
     "multimodn": Engine(stays, partial(of_system, "multimodn", "icu")),
+    "probmed": Engine(known_facts, of_probmed, 1 << 20, judged=("image",), asks=True),
+    "radgraph": Engine(reports, partial(of_system, "radgraph")),
+    "llava_med": Engine(figures, partial(of_system, "llava_med"), 4 << 20, figure_files, ("image",), asks=True),
 }
 ENGINES: dict[str, Engine] = {"usual": Engine(reports, usual), **SYSTEMS}
 
 
-def deduplicated(plan: Plan) -> Plan:
+def deduplicated(engine: Engine) -> Plan:
     """The plan with what it lacks of duplicates before its split: a system may leave them to the recipe around it."""
     from fabrica.curate.duplicates.dedup import ImageDuplicates, TextDuplicates
     from fabrica.curate.split import BySubject
 
+    plan = engine.plan()
     names = {part.name for part in plan}
     lacking: list[Any] = [p for p in (ImageDuplicates(), TextDuplicates(act="group")) if p.name not in names]
     splits = [part for part in plan if isinstance(part, BySubject)] or [BySubject(salt="engines")]
-    return [*(part for part in plan if not isinstance(part, BySubject)), *lacking, *splits]
+    rest = [part for part in plan if not isinstance(part, BySubject)]
+    return [*lacking, *splits, *rest] if engine.asks else [*rest, *lacking, *splits]
 
 
 def with_copies(records: Sequence[Record], judged: Sequence[str], every: int = 5) -> list[Record]:

@@ -339,6 +339,34 @@ def test_records_of_a_folder(tmp_path: Path) -> None:
     check(list(read(ref)))
 
 
+def test_pictures_of_an_article_are_no_files_of_their_own_and_others_are(tmp_path: Path) -> None:
+    """Named without extension, in a folder below, twice at two sizes, of a formula; and one that nobody names."""
+    body = (
+        '<fig id="a"><graphic xlink:href="g1"/></fig><fig id="b"><graphic xlink:href="img/./g2.tif"/></fig>'
+        '<fig id="c"><graphic xlink:href="../away"/></fig><p><inline-graphic xlink:href="eq1.gif"/></p>'
+    )
+    (tmp_path / "p" / "img").mkdir(parents=True)
+    (tmp_path / "p" / "1.nxml").write_bytes(article(body, META))
+    (tmp_path / "2.xml").write_bytes(article('<fig id="a"><graphic xlink:href="h1.jpg"/></fig>', META))
+    for name in ("p/g1.png", "p/g1.gif", "p/img/g2.png", "p/eq1.gif", "p/other.png", "p/paper.pdf", "h1.png",
+                 "away.png"):  # fmt: skip
+        (tmp_path / name).write_bytes(png())
+    columns = [{}, {"kinds": "figure,formula"}]
+    for said in columns:
+        keys = [ref.key for ref in walk(tmp_path, source="pmc", columns=said)]
+        assert keys == ["2.xml", "away.png", "p/1.nxml", "p/other.png"]
+    (one,) = [r for r in walk(tmp_path, source="pmc") if r.key == "p/1.nxml"]
+    figures = [r for r in read(one) if isinstance(r, Record) and r.groups["modality"] == "figure"]
+    assert [f.items["image"][0].present for f in figures] == [True, True, False]
+    assert figures[1].items["image"][0].origin.key == "p/img/./g2.png"
+
+
+def test_pictures_beside_a_broken_article_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "1.nxml").write_bytes(article(BODY, META)[:400])
+    (tmp_path / "g1.png").write_bytes(png())
+    assert [ref.key for ref in walk(tmp_path, source="pmc")] == ["1.nxml"]
+
+
 def test_records_of_a_package_with_a_broken_article_in_it(tmp_path: Path) -> None:
     path = tmp_path / "PMC12.tar.gz"
     parts = {

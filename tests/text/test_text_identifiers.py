@@ -55,6 +55,17 @@ def kinds(text: str) -> list[tuple[str, str]]:
         ("wohnt Hauptstraße 5a", "Hauptstraße 5a", "address"),
         ("lives in Wexborough alone", "Wexborough", "place"),
         ("from St. Brannock's Hospital", "St. Brannock's Hospital", "institution"),
+        # one word alone, no title and no cue beside it
+        ("The images went to Umpleby for a second look", "Umpleby", "name"),
+        ("He told Tagaloa about a Virchow node", "Tagaloa", "name"),
+        ("Umpleby declined the second dose.", "Umpleby", "name"),
+        ("Ottoline, could you ring the ward?", "Ottoline", "name"),
+        ("Umpleby and Hebblethwaite were on call", "Umpleby", "name"),
+        ("reviewed with Magnolia Umpleby at noon", "Magnolia Umpleby", "name"),
+        ("a scan in Wexborough was normal", "Wexborough", "name"),
+        ("transfer from Oak Springs to us", "Oak Springs", "place"),
+        ("sent to 44863 by courier", "44863", "address"),
+        ("Mailing: Wexborough 56617", "Wexborough 56617", "address"),
     ],
 )
 def test_it_finds(text: str, found: str, kind: str) -> None:
@@ -75,6 +86,10 @@ def test_it_finds(text: str, found: str, kind: str) -> None:
         "PMID 12345678, ICD-10 C50.911, SNOMED 22298006, in 2014, COVID-19, hepatitis C.",
         "Doctor: Good. Patient: I came in for a refill. Oh, so it hurts. Yes, I'll come on Tuesday.",
         "Herz und Lunge altersentsprechend. Kein Erguss. Befund: unauffällig.",
+        "Der Erguss links ist kleiner, Pleura und Zwerchfell frei; kein Pneumothorax nach Drainage.",
+        "Platelets 45000, WBC 12000, ferritin was 15000, NT-proBNP of 23456; CPT 71046; 12345 patients; about 12000.",
+        "A Lisfranc injury, the Ranke complex, Zyloprimex 40 mg, a Xenovue scanner, Canon Aquilion Prime.",
+        "Pseudomonas and Klebsiella grew in a traveller from Norway and North Carolina.",
         "MEDIASTINUM AND HEART ARE NORMAL. NO ACUTE CARDIOPULMONARY PROCESS.",
     ],
 )

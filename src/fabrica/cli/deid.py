@@ -113,12 +113,28 @@ def _audit(options: Any, seeds: int, patients: int, ocr: bool, json: bool) -> No
 
 
 def _shown(found: Audit) -> str:
+    from fabrica.curate.deid.audit import interval
+
     rows = [
-        (c.name, c.planted, c.left, c.withheld, f"{c.recall:.4f}", f"[{c.low:.4f}, {c.high:.4f}]", f"{c.bar:g}",
+        (c.name, c.planted, c.left, c.withheld, *_share(c.recall, c.low, c.high), f"{c.bar:g}",
          "met" if c.met else "not met")
-        for c in found.channels
+        for c in (*found.channels, found.unseen)
     ]  # fmt: skip
     head = ("channel", "planted", "left", "withheld", "recall", "95 % interval", "bar", "")
     share = f"{found.lost} of {found.terms} clinical terms changed ({100 * found.false_positives:.2f} %; bar 1 %)"
     verdict = "every bar is met" if found.met else "a bar is not met"
-    return f"{table(head, rows)}\n{share}\n{verdict}; synthetic files, seeds {found.seeds[0]}-{found.seeds[-1]}"
+    kinds = [
+        (kind, n, left, *_share(1 - left / n, *interval(n - left, n))) for kind, (n, left) in found.unseen.kinds.items()
+    ]
+    return "\n".join(
+        (
+            table(head, rows), share,
+            f"{verdict} ({found.unseen.name} apart); synthetic files, seeds {found.seeds[0]}-{found.seeds[-1]}",
+            f"{found.unseen.name}: free text in words and names that the rules were not made with",
+            table(("kind", "planted", "left", "recall", "95 % interval"), kinds),
+        )
+    )  # fmt: skip
+
+
+def _share(value: float, low: float, high: float) -> tuple[str, str]:
+    return f"{value:.4f}", f"[{low:.4f}, {high:.4f}]"

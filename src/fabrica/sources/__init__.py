@@ -125,7 +125,6 @@ _SUFFIX: Mapping[str, str] = MappingProxyType(
 )  # fmt: skip
 _MEDLINE = re.compile(rb"<PubmedArticleSet[\s>]|<!DOCTYPE\s+PubmedArticleSet\b")
 _ARTICLE = re.compile(rb"<(?:\w+:)?article[\s>]|<!DOCTYPE\s+(?:\w+:)?article\b|<pmc-articleset")
-_OF_ARTICLE = frozenset({".jpg", ".jpeg", ".png", ".gif", ".tif", ".tiff", ".pdf"})  # beside an .nxml: its figures
 _FHIR = re.compile(rb'"resourceType"\s*:')
 _PEOPLE = frozenset({"person", "patients", "patient"})  # tables of patients, by name: heads of folders of EHR tables
 _PAPERWORK = frozenset({"readme", "license", "licence", "notice", "copying", "changelog", "authors"})
@@ -239,8 +238,12 @@ def _ehr(path: Path) -> TableMap | None:
 
 def parts(path: Path, columns: Mapping[str, str] = _NONE) -> list[Path]:
     """The files that are read together with a file: the tables beside a table of patients, the other files of a FHIR
-    bulk export, the outcomes beside a set of stays; where a column map is given, the tables that it joins. Sorted;
-    empty for any other file."""
+    bulk export, the outcomes beside a set of stays, the pictures that an article names; where a column map is given,
+    the tables that it joins. Sorted; empty for any other file."""
+    if _is_article(path):
+        from fabrica.sources.jats_beside import beside
+
+        return beside(path)
     if columns:
         from fabrica.sources.joins import files
 
@@ -258,6 +261,17 @@ def parts(path: Path, columns: Mapping[str, str] = _NONE) -> list[Path]:
 
         return [found] if (found := outcomes(path)) is not None else []
     return []
+
+
+def _is_article(path: Path) -> bool:
+    """Whether a file is an article in JATS by its name, a `.xml` by its first bytes."""
+    if path.suffix.lower() not in (".nxml", ".xml") or not path.is_file():
+        return False
+    try:
+        with path.open("rb") as handle:
+            return path.suffix.lower() == ".nxml" or _ARTICLE.search(handle.read(4096)) is not None
+    except OSError:
+        return False  # the reader says why
 
 
 def _is_pool(names: set[str]) -> bool:
@@ -290,7 +304,7 @@ def walk(
     root: str | Path, *, source: str, licence: str = "", columns: Mapping[str, str] | None = None
 ) -> Iterator[Ref]:
     """Every file under `root` (or `root` itself) in sorted order, but hidden files and parts of another file:
-    the data beside a header (`.dat` of `.hea`, `.img` of `.hdr`), the pictures beside an article's `.nxml`, the tables
+    the data beside a header (`.dat` of `.hea`, `.img` of `.hdr`), the pictures that an article's XML names, the tables
     beside a table of patients where no column map is given (see `parts`), the masks that `columns["mask"]` names."""
     root, columns = Path(root), dict(columns or {})
     if not root.exists():
@@ -321,7 +335,7 @@ def _files(root: Path) -> Iterator[Path]:
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         kept = sorted(n for n in names if not n.startswith("."))
         if any(suffix(n) == ".nxml" for n in kept):
-            kept = [n for n in kept if suffix(n) not in _OF_ARTICLE]
+            kept = [n for n in kept if suffix(n) != ".pdf"]  # the article once more
         heads = {(stem(n), suffix(n)) for n in kept if suffix(n) in _COMPANIONS}
         parts = {(name, part) for name, head in heads for part in _COMPANIONS[head]}
         yield from (Path(where, n) for n in kept if (stem(n), suffix(n)) not in parts)

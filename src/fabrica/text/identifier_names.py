@@ -275,10 +275,26 @@ def _segment(text: str, segment: list[tuple[int, int, str]]) -> list[Found]:
     credential = _CREDENTIAL.match(after) is not None and core
     if not (credential or _is_name(text, segment, core, sorts)):
         return []
+    if core in ("U", "F") and (given := _GIVEN_WORD.search(text, max(0, a - 24), a)) and given[1].lower() not in _ROLES:
+        a = given.start(1)  # "by Magnolia Kowalczyk": a flower, were it not for what follows
+    if core == "U" and (family := _FAMILY_WORD.match(text, b)) and family[1].lower() not in _ROLES:
+        b = family.end(1)
     b = a + len(text[a:b].rstrip(".")) if len(core) and segment[-1][2] != "I" else b
     if text[a:b].endswith(("'s", "’s")):
         b -= 2
     return [(a, b, "name")]
+
+
+_GIVEN_WORD = re.compile(r"(?<=[a-z,:][ ])([A-Z][a-z]{2,14})[ ]$")
+_FAMILY_WORD = re.compile(r"[ ]([A-Z][a-z]{3,14})(?=[.,;)\n]|[ ][a-z]|$)")
+_ROLES = _set(
+    """
+    patient resident attending radiologist physician provider doctor nurse surgeon consultant registrar therapist
+    technologist technician sonographer pathologist cardiologist fellow intern student professor colleague mother father
+    brother sister wife husband son daughter aunt uncle mister madam the and with from left right finding impression
+    comparison history chest lung study date name clinic hospital street road city town
+    """
+)
 
 
 def _common(text: str, segment: list[tuple[int, int, str]]) -> bool:
@@ -312,36 +328,69 @@ def _is_name(text: str, segment: list[tuple[int, int, str]], core: str, sorts: s
 
 
 def _alone(text: str, segment: list[tuple[int, int, str]]) -> bool:
-    """Whether one unknown capitalised word inside a sentence is taken for a name."""
+    """Whether one unknown capitalised word is taken for a name: inside a sentence if nothing says that it is a thing,
+    where a sentence begins if what follows says that it is a person."""
     start, end = segment[0][0], segment[-1][1]
     word = text[start:end].strip(".'’")
-    if word.isupper() or len(word) < 4 or not word[1:].replace("'", "").replace("’", "").replace("-", "").islower():
+    if word.isupper() or len(word) < 3 or not word[1:].replace("'", "").replace("’", "").replace("-", "").islower():
         return False
     before = text[max(0, start - 24) : start].rstrip(" ")
-    if _NOUN.match(text[end : end + 40]):
+    if len(word) > 3 and (_DOES.match(text, end) or _OF_PLACE.match(text, end)):
+        return True
+    if _GERMAN.search(text, max(0, start - 80), end + 80):  # every noun is written with a capital
+        return len(word) > 3 and bool(before) and before[-1] not in _OPENING and (
+            _PERSONAL.search(before) is not None or _VERB.match(text, end) is not None
+        )  # fmt: skip
+    if _EPONYM.match(text[end : end + 40]) or _THING.match(text, end):
         return False
     if not before or before[-1] in _OPENING:
-        return _DOES.match(text, end) is not None
-    return bool(_PERSONAL.search(before)) or bool(_VERB.match(text, end))
+        other = _WITH.match(text, end)
+        return before.endswith("name?") or (other is not None and _sort(other[1]) in "UFG")
+    return _ARTICLE.search(before) is None and _MAKER.search(before) is None
 
 
+_GERMAN = re.compile(
+    r"(?<!\w)(?:und|oder|der|das|des|dem|den|kein|keine[nr]?|mit|ohne|nicht|ist|sind|wurden?|bei|beidseits|links|"
+    r"rechts|sonst|im|zum|zur|vom|von|nach|eine?[rnms]?|auf|aus|als|auch|Herr|Frau|Befund|geb\.)(?!\w)"
+)
 _PERSONAL = re.compile(
-    r"(?<!\w)(?:with|by|from|told|called|asked|and|saw|see|per|to|informed|notified|between|paged|of|when|that|because|"
-    r"mit|von|an|dass|(?:named|name is|names? are|goes by|known as|nickname|heißt|namens|i am|i'm|this is|son|daughter|"
-    r"wife|husband|mother|father|brother|sister|friend|neighbou?r|caregiver|partner|niece|nephew|aunt|uncle|spouse|"
-    r"girlfriend|boyfriend|fiancée?|kid|child|call me|grandson|granddaughter|roommate|guardian|aide|pt|patient|"
-    r"sohn|tochter|ehefrau|ehemann|"
-    r"mutter|vater|bruder|schwester|patientin)(?:,|[ ]is)?)$",
+    r"(?<!\w)(?:mit|von|an|dass|heißt|namens|sohn|tochter|ehefrau|ehemann|mutter|vater|bruder|schwester|patientin)$",
     re.IGNORECASE,
 )
-_DOES = re.compile(  # what persons do, and diseases, drugs and devices do not
-    r"[ ](?:states?|stated|reports|reported|says|said|denies|denied|lives|works|agreed|agrees|feels|felt|"
-    r"complains|wants|"
-    r"told|asked|understands|verbalized|walked|went|called|came|drinks|smokes|quit|lost his|lost her|berichtet|klagt|"
-    r"wohnt|arbeitet|gibt an)\b"
+_VERB = re.compile(r"[ ](?:berichtet|klagt|wurde|ist|hat|gibt|kam|lebt|möchte)\b")
+_EPONYM = re.compile(  # `_NOUN`, without words between that begin another phrase
+    rf"(?:'s|’s)?[ -]+(?:(?!(?:about|and|or|is|was|has|had|for|with|without|in|on|of|to|by|from|that|because|whether|"
+    rf"if|after|before|regarding|called|says?|said|thinks?|noted|reports?|who)\b)[\w-]+[ ]){{0,2}}?"
+    rf"(?:{EPONYM_NOUNS})s?\b",
+    re.IGNORECASE,
 )
-_VERB = re.compile(
-    r"[ ](?:states?|stated|reports|reported|says|said|denies|denied|was|is|has|had|presents?|presented|lives|works|"
-    r"agreed|agrees|feels|felt|complains|underwent|returns|returned|will|came|called|wants|notes|noted|told|asked|"
-    r"understands|verbalized|tolerated|requests|requested|walked|fell|takes|took|berichtet|klagt|wurde|ist|hat)\b"
+_WITH = re.compile(rf"(?:,| and| und| &)[ ]({_WORD})")
+_THING = re.compile(  # a drug, a device, a product
+    r"[ ]?(?:\d|®|™|[-/]\d)|[ ](?:tablets?|capsules?|creams?|ointment|gel|drops|inhaler|patch(?:es)?|spray|lotion|pen|"
+    r"injections?|infusions?|therapy|treatment|dose|doses|software|scanner|machine|brand|film|powder|solution)\b"
+)
+_MAKER = re.compile(
+    r"(?<!\w)(?:Siemens|Philips|GE|Toshiba|Canon|Hitachi|Samsung|Fujifilm|Fuji|Carestream|Agfa|Hologic|Varian|Elekta|"
+    r"Medtronic|Stryker|Abbott|Olympus|Pentax|Mindray|Esaote|Zeiss|Zimmer|Synthes|Ethicon|Bayer|Bracco|Guerbet)"
+    r"(?:[ ][\w.-]+){0,2}$"
+)
+_OF_PLACE = re.compile(r"[ ](?:area|office|region|branch|campus|site|clinic|practice|hospital|facility|airport)\b")
+_ARTICLE = re.compile(
+    r"(?<!\w)(?:an?|the|on|taking|takes?|took|using|uses?|used|given|received|receives?|started|stopped|prescribed|"
+    r"administered|allergic to|allergy to|positive for|negative for|grew|species|eine?[rmns]?|der|die|das)$",
+    re.IGNORECASE,
+)
+_DOES = re.compile(  # what persons do, and diseases, drugs and devices do not; called by name: "Anna, could you"
+    r"[ ](?:(?:also|then|later|now|just|already|never|always|kindly|who)[ ])?(?:states?|stated|reports|reported|says|"
+    r"said|denies|denied|lives|lived|works|worked|agreed|agrees|feels|felt|complains|wants?|wanted|told|tells|asked|"
+    r"asks|understands|verbalized|walked|went|called|calls|came|comes|drinks|smokes|quit|lost his|lost her|thinks?|"
+    r"thought|believes|suggests|suggested|recommends|recommended|declined|declines|refused|refuses|prefers|hopes|knows|"
+    r"likes|loves|spoke|speaks|wrote|writes|began writing|arrived|met|visited|visits|drove|drives|slept|ate|cried|"
+    r"smiled|is (?:an?|the|very|his|her|my|our|so|from|able|aware|happy|anxious|worried|upset|concerned|in)|"
+    r"was (?:an?|very|his|her|my|our|upset|anxious|born|told|informed|seen|called)|has been told|(?:will|would|did|"
+    r"does|could|should) \w+|gave|gives|sent|sends|brought|brings|took|made|saw|sees|sought|heard|hears|requested|"
+    r"requests|ordered|orders|booked|explained|explains|remembers|remembered|helped|helps|tried|tries|stayed|stays|"
+    r"moved|retired|returned|can (?:not|call)|and his|and her|spent|berichtet|klagt|wohnt|arbeitet|gibt an)\b"
+    r"|, (?:can|could|would|will|please|do|did|are|is|have|my|your|you|we|I|thank|RN|MD)\b|'s (?:wife|husband|son|"
+    r"daughter|mother|father|brother|sister|family|partner|name|room|chart)\b"
 )

@@ -198,6 +198,26 @@ _ADDRESS: tuple[tuple[str, re.Pattern[str]], ...] = (
         r"[ ]is[ ])[A-Z]?\d[\w-]*(?:[ ]\d[A-Z]{2})?", re.IGNORECASE)),
     ("address", re.compile(r"(?<![\w.])[A-Z]{1,2}\d[A-Z\d]?[ ]\d[A-Z]{2}(?!\w)")),  # UK
 )  # fmt: skip
+_ZIP = re.compile(r"(?<![\w.,/$€+<>=≤≥~#:-])(?<![<>=≤≥~][ ])\d{5}(?:-\d{4})?(?![\w%]|[.,/]\d|-\d|[ ]?[<>=x×])" + _UNIT)
+_BEFORE = re.compile(rf"(?:{_CAP}[ ]){{1,3}}$")
+_MEASURED = re.compile(  # before five digits: a count, a level, a dose
+    r"(?:wbc|rbc|white (?:blood )?(?:cells?|count)|platelets?|plts?|thrombocytes|leu[ck]ocytes|leukozyten|neutrophils|"
+    r"thrombozyten|count|cells|ferritin|bnp|pro-?bnp|ck|cpk|ast|alt|ldh|lipase|amylase|triglycerides|d-?dimer|cea|psa|"
+    r"ca ?\d*|afp|b?hcg|troponin|myoglobin|load|copies|titers?|cfu|colon(?:y|ies)|units?|heparin|dose|iu|steps|volume|"
+    r"index|level|peak|total|score|participants|patients|persons|people|subjects|records|images|cases|between|range|"
+    r"about|approximately|roughly|nearly|almost|over|under|than|least)\b[^.;\n]{0,24}$",
+    re.IGNORECASE,
+)
+_COUNTED = re.compile(
+    r"[ ](?:patients|persons|people|subjects|records|images|cases|cells|copies|participants|steps|times|to|bis|-)\b",
+    re.IGNORECASE,
+)
+_TOWN = re.compile(  # of two words, by the first or the last
+    rf"(?<!\w)(?:[Ii]n|from|to|near|of|at|via|around|outside|aus|nach|bei)[ ](?P<w>"
+    rf"(?:Fort|Saint|San|Santa|Santo|Los|Las|El|Bad|Mount|Port|Cape|Des|Puerto|Palm|Villa|Sankt)[ ]{_CAP}"
+    rf"|{_CAP}[ ](?:Falls|Springs|City|Beach|Heights|Valley|Rapids|Grove|Creek|Hills?|Park|Bay|Island|Lakes?|Ridge|"
+    rf"Rock|Point|Haven|Village|Bluffs?|Junction|Harbou?r|Mills|Landing|Heath|Wells|Green|Cross))(?!\w)"
+)
 _CITY = re.compile(
     rf"(?<!\w)(?:{_CAP}[ ]){{0,2}}{_CAP},[ ](?:(?:{STATES})[ ]+\d{{5}}(?:-\d{{4}})?"
     rf"|(?!MD|PA)(?:{STATES})(?![\w/.-])|(?:{STATE_NAMES})(?!\w)(?:[ ]+\d{{5}}(?:-\d{{4}})?)?)"
@@ -231,6 +251,14 @@ def places(text: str, near: list[tuple[int, int]]) -> list[Found]:
         out += [
             (m.start(), m.end(), "address") for m in _PLZ.finditer(text, a, b) if m["w"].lower() not in vocabulary()
         ]
+        for m in _ZIP.finditer(text, a, b):
+            if _is_zip(text, m):
+                before = _BEFORE.search(text, a, m.start())
+                said = None if before is None else _unknown(before[0])
+                out.append(
+                    (m.start() if said is None or before is None else before.start() + said[0], m.end(), "address")
+                )
+    out += [(m.start("w"), m.start("w") + len(m["w"].rstrip(".,")), "place") for m in _TOWN.finditer(text)]
     if "," in text:
         out += [(m.start(), m.end(), "place") for m in _CITY.finditer(text)]
     for pattern in (_LIVES, _COUNTY):
@@ -245,6 +273,22 @@ def places(text: str, near: list[tuple[int, int]]) -> list[Found]:
             end = m.end() if group != "u" else m.start("u") + said[1]
             out.append((m.start(group) + said[0] if group != "x" else m.start(), end, "institution"))
     return out
+
+
+def _town_before(text: str, low: int, at: int) -> int:
+    """Where the capitalised words before a ZIP code begin, from the first that no clinical text writes small."""
+    before = _BEFORE.search(text, low, at)
+    said = None if before is None else _unknown(before[0])
+    return at if said is None or before is None else before.start() + said[0]
+
+
+def _is_zip(text: str, m: re.Match[str]) -> bool:
+    """Whether five digits alone are a ZIP code: no code of a public system, no count and no laboratory value."""
+    return not (
+        _coded(text, m.start())
+        or _MEASURED.search(text, max(0, m.start() - 48), m.start())
+        or _COUNTED.match(text, m.end())
+    )
 
 
 def _unknown(words: str) -> tuple[int, int] | None:

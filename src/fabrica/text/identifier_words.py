@@ -308,10 +308,48 @@ CLINICAL = _set(  # capitalised words of reports that name no person
     abdomen becken schädel wirbelsäule untersuchung röntgen sinusrhythmus der die das ein eine und oder mit ohne bei von
     zu im am kein keine keinen nach vor seit
     """
+) | _set(  # of the world, larger than what identifies: countries, states, peoples; bacteria; more brands and words
+    """
+    afghanistan albania algeria argentina armenia australia austria bangladesh belgium bolivia bosnia brazil bulgaria
+    cambodia cameroon canada chile china colombia congo croatia cuba cyprus czechia denmark ecuador egypt england
+    eritrea estonia ethiopia europe finland france germany ghana greece greenland guatemala haiti honduras hungary
+    iceland india indonesia iran iraq ireland israel italy jamaica japan kenya korea kosovo kuwait laos latvia lebanon
+    liberia libya lithuania luxembourg malaysia mali malta mexico moldova mongolia morocco mozambique myanmar namibia
+    nepal netherlands nicaragua niger nigeria norway oman pakistan panama paraguay peru philippines poland portugal
+    qatar romania russia rwanda scotland senegal serbia singapore slovakia slovenia somalia spain sudan sweden
+    switzerland syria taiwan tanzania thailand tunisia turkey uganda ukraine uruguay uzbekistan venezuela vietnam wales
+    yemen zambia zimbabwe america africa asia deutschland österreich schweiz zealand hong kong united kingdom states
+    north south east west northern southern eastern western pacific atlantic mediterranean
+    alabama alaska arizona arkansas california colorado connecticut delaware florida hawaii idaho illinois indiana iowa
+    kansas kentucky louisiana maine maryland massachusetts michigan minnesota mississippi missouri montana nebraska
+    nevada ohio oklahoma oregon pennsylvania tennessee texas utah vermont wisconsin wyoming carolina dakota
+    vietnamese korean arabic portuguese polish turkish greek dutch swedish danish norwegian finnish hungarian czech
+    romanian bulgarian ukrainian serbian croatian persian hindi urdu bengali punjabi tamil filipino thai somali hmong
+    haitian cuban irish scottish welsh swiss austrian belgian egyptian iranian iraqi syrian lebanese israeli palestinian
+    pakistani nepali brazilian colombian peruvian chilean muslim hindu buddhist protestant orthodox mormon sikh
+    pseudomonas staphylococcus streptococcus escherichia klebsiella enterobacter enterococcus acinetobacter haemophilus
+    neisseria candida aspergillus clostridium clostridioides bacteroides proteus serratia salmonella shigella
+    campylobacter helicobacter legionella mycoplasma chlamydia mycobacterium listeria borrelia treponema toxoplasma
+    cryptococcus pneumocystis histoplasma nocardia actinomyces plasmodium giardia
+    norflex cetaphil sinemet botox chantix macrobid remeron mylanta tums adderall lidoderm benicar taxol accutane
+    gatorade ensure pedialyte keytruda opdivo avastin herceptin rituxan xarelto eliquis pradaxa brilinta entresto
+    jardiance farxiga januvia metformin ozempic trulicity victoza invokana levemir tresiba toujeo symbicort dulera
+    breo anoro trelegy combivent atrovent pulmicort flovent nasonex rhinocort astelin mucinex robitussin sudafed
+    imodium lomotil pepto zelnorm linzess amitiza creon botulinum dilaudid demerol roxicodone suboxone subutex narcan
+    restoril lunesta sonata halcion buspar desyrel pamelor elavil tofranil strattera ritalin concerta vyvanse focalin
+    namenda aricept exelon requip mirapex azilect imitrex maxalt zomig relpax ajovy aimovig emgality fosamax boniva
+    actonel prolia forteo evista premarin provera depo mirena nuvaring plaquenil rheumatrex arava azulfidine imuran
+    cellcept prograf neoral rapamune decadron medrol solumedrol kenalog epogen procrit neupogen neulasta bumex demadex
+    aldactone inspra toprol coreg tenormin bystric procardia cardizem calan cordarone multaq tikosyn rythmol tambocor
+    lanoxin nitrostat imdur ranexa catapres hytrin cardura avodart ditropan detrol vesicare myrbetriq pyridium
+    bremsstrahlung radiopaedia presently unwitnessed hyperlucent underinflated levocurvature noncontributory
+    """
 )
 
 
 @functools.cache
 def vocabulary() -> frozenset[str]:
-    """Lower-case words that were seen written small in clinical prose, captions and articles, and `CLINICAL`."""
-    return frozenset(files(__package__).joinpath("clinical_words.txt").read_text("utf-8").split()) | CLINICAL
+    """Lower-case words that were seen written small in clinical prose, captions and articles (`clinical_words.txt`), in
+    examination questions, dialogues and documentation (`common_words.txt`), and `CLINICAL`."""
+    words = (files(__package__).joinpath(f"{kind}_words.txt").read_text("utf-8") for kind in ("clinical", "common"))
+    return frozenset(" ".join(words).split()) | CLINICAL

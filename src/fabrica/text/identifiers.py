@@ -19,7 +19,7 @@ from fabrica.text.identifier_numbers import numbers, places, windows
 from fabrica.text.identifier_words import vocabulary
 
 KINDS = ("name", "date", "age", "phone", "email", "url", "ip", "id", "uid", "address", "place", "institution")
-VERSION = "1"  # part of every step's and report's version: change it with any rule or list
+VERSION = "2"  # part of every step's and report's version: change it with any rule or list
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -6,7 +6,6 @@ Clopper, Pearson, "The use of confidence or fiducial limits", Biometrika 1934: e
 from __future__ import annotations
 
 import gzip
-import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from fabrica.curate.deid.files import deidentify_files
 from fabrica.curate.deid.key import Key
 from fabrica.curate.deid.pixels import TextReader
 from fabrica.curate.deid.plants import Plant
-from fabrica.curate.deid.scene import Scene, make_scene
+from fabrica.curate.deid.scene import UNSEEN, Scene, make_scene
 from fabrica.curate.deid.scene_dicom import burned_left, uid_references
 
 STRUCTURED, FREE, UIDS, CLINICAL = 0.999, 0.99, 1.0, 0.01  # bars, of GROUP-2 section 8 and issue 3
@@ -53,9 +52,12 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """The channels, and how many of the planted clinical `terms` were damaged (`lost`)."""
+    """The channels, and how many of the planted clinical `terms` were damaged (`lost`). `unseen`: free text in words
+    and with names that the rules were not made with (`deid.unseen`); it has the bar of free text, and stands apart
+    from `met`, which is about what an author of both rules and notes can vouch for."""
 
     channels: tuple[Channel, ...]
+    unseen: Channel
     terms: int
     lost: int
     seeds: tuple[int, ...]
@@ -68,7 +70,7 @@ class Audit:
 
     @property
     def met(self) -> bool:
-        """Whether every bar holds."""
+        """Whether every bar holds in the channels, `unseen` apart."""
         return all(c.met for c in self.channels) and self.false_positives <= CLINICAL
 
 
@@ -91,7 +93,11 @@ def audit(
     seeds: Sequence[int] = (0, 1, 2), *, patients: int = 20, options: Options | None = None,
     reader: TextReader | None = None,
 ) -> Audit:  # fmt: skip
-    """Plant and look, once a seed; seeds from 100 are for development, those below for reporting."""
+    """Plant and look, once a seed; seeds from 100 are for development, those below for reporting.
+
+    60 patients in all (three seeds of 20) put 3,700 plants and more into each channel, so that the interval of a
+    channel without a miss begins at 0.999; plants of one file are not independent, which it does not know.
+    """
     counts: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(lambda: [0, 0, 0]))
     misses: list[tuple[str, str, str]] = []
     terms = lost = 0
@@ -106,18 +112,18 @@ def audit(
                 row[0] += 1
                 row[1] += how == "left"
                 row[2] += how == "withheld"
-                if how == "left":
+                if how == "left" and channel != UNSEEN:
                     misses.append((channel, plant.kind, plant.text))
             terms += sum(len(t) for t in scene.terms.values())
             lost += _lost(scene, into, key)
     channels = tuple(_channel(name, counts[name]) for name in CHANNELS if name in counts)
-    return Audit(channels, terms, lost, tuple(seeds), tuple(misses))
+    return Audit(channels, _channel(UNSEEN, counts[UNSEEN]), terms, lost, tuple(seeds), tuple(misses))
 
 
 def _channel(name: str, kinds: Mapping[str, list[int]]) -> Channel:
     n, left, withheld = (sum(k[i] for k in kinds.values()) for i in range(3))
     low, high = interval(n - left, n)
-    bar = UIDS if name == "uids" else FREE if name in FREE_CHANNELS else STRUCTURED
+    bar = UIDS if name == "uids" else FREE if name in (*FREE_CHANNELS, UNSEEN) else STRUCTURED
     by_kind = {k: (v[0], v[1]) for k, v in sorted(kinds.items())}
     return Channel(name, n, left, withheld, (n - left) / n if n else 0.0, low, high, bar, by_kind)
 
@@ -127,6 +133,7 @@ def _look(scene: Scene, into: Path, key: Key) -> list[tuple[str, Plant, str]]:
     texts = _outputs(into)
     names = "\n".join(str(p.relative_to(into)) for p in sorted(into.rglob("*"))).lower()
     out: list[tuple[str, Plant, str]] = []
+    readable: dict[str, str] = {}  # a file has many plants
     for channel, path, plant in scene.plants:
         base = key.pseudonym("file", path)
         if channel == "file_names":
@@ -136,8 +143,9 @@ def _look(scene: Scene, into: Path, key: Key) -> list[tuple[str, Plant, str]]:
         elif channel == "burned_in":
             out.append((channel, plant, "left" if burned_left(texts[base][0], plant) else "gone"))
         else:
-            text = "\n".join(_readable(p) for p in texts[base])
-            out.append((channel, plant, "left" if _stands(plant, text) else "gone"))
+            if base not in readable:
+                readable[base] = "\n".join(_readable(p) for p in texts[base])
+            out.append((channel, plant, "left" if _stands(plant, readable[base]) else "gone"))
     files = {
         path: texts[key.pseudonym("file", path)][0] for path in scene.dicom if key.pseudonym("file", path) in texts
     }
@@ -168,7 +176,22 @@ def _readable(path: Path) -> str:
 
 
 def _stands(plant: Plant, text: str) -> bool:
-    return any(re.search(rf"(?<![^\W_]){re.escape(w.lower())}(?![^\W_])", text) is not None for w in plant.words)
+    """Whether one of its words stands in a text, with no letter or digit before or behind it.
+
+    >>> _stands(Plant("id", "A7", ("A7",)), "x_a7."), _stands(Plant("id", "A7", ("A7",)), "a71 ba7")
+    (True, False)
+    """
+    return any(_stands_alone(word.lower(), text) for word in plant.words)
+
+
+def _stands_alone(word: str, text: str) -> bool:
+    at = text.find(word)
+    while at >= 0:
+        end = at + len(word)
+        if not text[at - 1 : at].isalnum() and not text[end : end + 1].isalnum():
+            return True
+        at = text.find(word, at + 1)
+    return False
 
 
 def _lost(scene: Scene, into: Path, key: Key) -> int:

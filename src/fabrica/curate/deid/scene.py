@@ -12,7 +12,11 @@ from typing import Any
 import numpy as np
 
 from fabrica.curate.deid.plants import Person, Plant, Planter, note
-from fabrica.curate.deid.scene_dicom import burned_picture, plant_dicom
+from fabrica.curate.deid.scene_dicom import PICTURES, burned_picture, plant_dicom
+from fabrica.curate.deid.unseen import Stranger
+
+UNSEEN = "other_words"  # the channel of notes whose wording the rules were not made with
+MANY = 7  # small files of a kind, of a patient
 
 
 @dataclass(slots=True)
@@ -37,16 +41,23 @@ class Scene:
 
 
 def make_scene(root: Path, seed: int, patients: int) -> Scene:
-    """Write the files: for each patient CT and ultrasound DICOM, a structured report, notes, a sidecar, NIfTI, PNG,
-    EDF and WFDB; one table of all."""
+    """Write the files: for each patient CT and ultrasound DICOM, a structured report, notes, letters in other words,
+    NIfTI with sidecars, PNG, JPEG, EDF and WFDB; one table of all. About 64 plants a patient in each channel."""
     scene, planter = Scene(root), Planter(seed)
     people = [planter.person() for _ in range(patients)]
+    stranger = Stranger(seed)
     for n, person in enumerate(people):
+        for i in range(6):
+            _letter(scene, stranger, f"letters/{n}_{i}.txt")
         plant_dicom(scene, planter, person, n)
         _notes(scene, planter, person, n)
-        _nifti_json(scene, planter, person, n)
-        _picture(scene, planter, person, n)
-        _signals(scene, planter, person, n)
+        for i in range(MANY):
+            _nifti_json(scene, planter, person, f"{n}_{i}")
+            _signals(scene, planter, person, f"{n}_{i}")
+        for i in range(11):
+            _picture(scene, planter, person, f"{n}_{i}")
+        for i in range(PICTURES):
+            _screen(scene, planter, person, f"{n}_{i}")
     _table(scene, planter, people)
     return scene
 
@@ -56,19 +67,26 @@ def make_scene(root: Path, seed: int, patients: int) -> Scene:
 
 def _notes(scene: Scene, planter: Planter, person: Person, n: int) -> None:
     for i in range(8):
-        path = f"reports/{person.mrn}_{i}.txt"
+        path = f"reports/{person.family}/{person.mrn}_{i}.txt"
         text, plants, terms = note(planter, person, 6)
         scene.write(path, text.encode())
         scene.put("reports", path, *plants)
-        scene.put("file_names", path, Plant("id", person.mrn, (person.mrn,)))
+        scene.put("file_names", path, _whole("id", person.mrn), _whole("name", person.family))
         scene.terms[path] = terms
+
+
+def _letter(scene: Scene, stranger: Stranger, path: str) -> None:
+    text, plants, terms = stranger.letters(5)
+    scene.write(path, text.encode())
+    scene.put(UNSEEN, path, *plants)
+    scene.terms[path] = terms
 
 
 def _whole(kind: str, text: str) -> Plant:
     return Plant(kind, text, (text,))
 
 
-def _nifti_json(scene: Scene, planter: Planter, person: Person, n: int) -> None:
+def _nifti_json(scene: Scene, planter: Planter, person: Person, n: str) -> None:
     import nibabel as nib
 
     library: Any = nib
@@ -84,7 +102,9 @@ def _nifti_json(scene: Scene, planter: Planter, person: Person, n: int) -> None:
     library.save(image, scene.root / path)
     scene.put("nifti_json", path, name, _whole("id", person.mrn), _whole("date", day))
     scene.put("file_names", path, _whole("name", person.family))
-    _sidecar(scene, planter, person, f"nifti/{person.family}{n}.json")
+    path = f"nifti/{person.family}{n}.json"
+    scene.put("file_names", path, _whole("name", person.family))
+    _sidecar(scene, planter, person, path)
 
 
 def _sidecar(scene: Scene, planter: Planter, person: Person, path: str) -> None:
@@ -110,11 +130,11 @@ def _sidecar(scene: Scene, planter: Planter, person: Person, path: str) -> None:
     scene.put("nifti_json", path, _whole("id", person.mrn), _whole("date", birth), _whole("date", day))
 
 
-def _picture(scene: Scene, planter: Planter, person: Person, n: int) -> None:
+def _picture(scene: Scene, planter: Planter, person: Person, n: str) -> None:
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
-    picture = Image.fromarray((np.random.default_rng(n).random((96, 96)) * 60 + 90).astype(np.uint8))
+    picture = Image.fromarray((np.random.default_rng(list(n.encode())).random((32, 32)) * 60 + 90).astype(np.uint8))
     staff, day = planter.name(), planter.date()
     exif = Image.Exif()
     exif[0x010E], exif[0x013B] = f"{person.given} {person.family}", staff.text
@@ -130,6 +150,12 @@ def _picture(scene: Scene, planter: Planter, person: Person, n: int) -> None:
         scene.put("image_metadata", path, Plant("name", person.family, (person.given, person.family)))
         scene.put("image_metadata", path, staff, _whole("id", person.mrn))
         scene.put("file_names", path, Plant("name", person.given, (f"{person.given}{n}", person.given)))
+
+
+def _screen(scene: Scene, planter: Planter, person: Person, n: str) -> None:
+    """A screenshot with text burned in."""
+    from PIL import Image
+
     array, boxes = burned_picture(planter, person, over=True)
     out = io.BytesIO()
     Image.fromarray(array).save(out, "PNG")
@@ -146,9 +172,10 @@ def _profile(person: Person) -> bytes:
     return profile + f"desc {person.given} {person.family}".encode()
 
 
-def _signals(scene: Scene, planter: Planter, person: Person, n: int) -> None:
+def _signals(scene: Scene, planter: Planter, person: Person, n: str) -> None:
     _edf(scene, planter, person, f"signals/{person.family}{n}.edf")
     base = f"{person.family.replace('-', '')}{n}"
+    scene.put("file_names", f"signals/{base}.hea", Plant("name", base, (person.family, base)))
     doctor, phone, day = planter.name(), planter.phone(), planter.day()
     lines = (
         f"{base} 1 250 500 10:11:12 {day:%d/%m/%Y}",
@@ -202,7 +229,7 @@ def _table(scene: Scene, planter: Planter, people: list[Person]) -> None:
 
     for form in ("csv", "parquet"):
         path = f"tables/visits.{form}"
-        rows = [_row(scene, planter, person, path) for person in people]
+        rows = [_row(scene, planter, person, path) for person in people for _ in range(4)]
         if form == "csv":
             out = io.StringIO()
             csv.writer(out, lineterminator="\n").writerows([COLUMNS, *rows])
@@ -218,7 +245,7 @@ def _row(scene: Scene, planter: Planter, person: Person, path: str) -> tuple[str
     )  # fmt: skip
     day, age, birth = planter.day(), planter.age(), person.birth.isoformat()
     written = planter.rng.choice((day.isoformat(), f"{day:%m/%d/%Y}", f"{day:%d.%m.%Y}", f"{day:%Y%m%d}"))
-    text, plants, _ = note(planter, person, 3)
+    text, plants, _ = note(planter, person, 6)
     scene.put(
         "table_cells", path, _whole("id", person.mrn), _whole("name", person.family), _whole("name", person.given)
     )

@@ -23,6 +23,7 @@ _SEQUENCES = (
     "SharedFunctionalGroupsSequence", "ReferencedSeriesSequence",
 )  # fmt: skip
 _TEXT = ("PN", "LO", "SH", "ST", "LT", "UT", "UC", "AE")
+PICTURES = 3  # of ultrasound, of a patient
 _SIZES = {"SH": 16, "AE": 16, "LO": 64, "PN": 64, "ST": 200, "LT": 200, "UT": 200, "UC": 64}
 
 
@@ -44,16 +45,18 @@ def _base(person: Person, planter: Planter, modality: str, sop: str, uids: Mappi
 
 
 def plant_dicom(scene: Scene, planter: Planter, person: Person, n: int) -> None:
-    """A CT, an ultrasound picture and a structured report of one study, which refer to each other."""
+    """A CT, ultrasound pictures and a structured report of one study, which refer to each other."""
     uids = {name: planter.uid() for name in ("study", "frame")}
-    paths = [f"{person.family}_{person.given}_{n}/{kind}{planter.digits(4)}.dcm" for kind in ("ct", "us", "sr")]
+    kinds = ("ct", *("us",) * PICTURES, "sr")
+    paths = [f"{person.family}_{person.given}_{n}/{kind}{i}{planter.digits(4)}.dcm" for i, kind in enumerate(kinds)]
     instances = [planter.uid() for _ in paths]
     for path, instance in zip(paths, instances, strict=True):
         uids_here = {**uids, "instance": instance}
         kind = path.rsplit("/", 1)[1][:2]
         maker = {"ct": _ct, "us": _us, "sr": _sr}[kind]
         ds = maker(scene, planter, person, path, uids_here)
-        scene.put("file_names", path, Plant("name", path, (person.family, person.given)))
+        for word in (person.family, person.given):
+            scene.put("file_names", path, Plant("name", path, (word,)))
         for plant in (*uids.values(), instance):
             scene.put("uids", path, Plant("uid", plant.text, (plant.text,)))
         ds.ReferencedStudySequence = [_reference(planter, uids["study"].text)]
@@ -100,22 +103,23 @@ def _ct(scene: Scene, planter: Planter, person: Person, path: str, uids: Mapping
         Plant("id", person.mrn, (person.mrn,)),
     )
     scene.put("dicom_tags", path, Plant("date", f"{person.birth:%Y%m%d}", (f"{person.birth:%Y%m%d}",)))
-    _fill(scene, planter, ds, path, "dicom_tags", 25)
+    _fill(scene, planter, ds, path, "dicom_tags", 62)
     block = ds.private_block(0x0009, f"{planter.syllables()} PRIVATE", create=True)
-    for element in range(6):
+    for element in range(56):
         plant = _value(planter, "LO")
         block.add_new(element, "LO", plant.text)
         scene.put("dicom_private", path, plant)
     hidden = Dataset()
-    _fill(scene, planter, hidden, path, "dicom_private", 2)
-    block.add_new(0x20, "SQ", [hidden])
+    _fill(scene, planter, hidden, path, "dicom_private", 8)
+    block.add_new(0xF0, "SQ", [hidden])
     deep, deeper = Dataset(), Dataset()
-    _fill(scene, planter, deep, path, "dicom_sequences", 8)
-    _fill(scene, planter, deeper, path, "dicom_sequences", 8)
-    nested = planter.uid()
-    deeper.ReferencedSOPInstanceUID = nested.text
-    scene.put("uids", path, nested)
+    _fill(scene, planter, deep, path, "dicom_sequences", 32)
+    _fill(scene, planter, deeper, path, "dicom_sequences", 32)
+    nested = [planter.uid() for _ in range(40)]
+    deeper.ReferencedSOPInstanceUID = nested[0].text
+    scene.put("uids", path, *nested)
     deep.ReferencedImageSequence = [deeper]
+    deep.ReferencedInstanceSequence = [_reference(planter, uid.text) for uid in nested[1:]]
     for keyword in planter.rng.sample(_SEQUENCES, 2):
         setattr(ds, keyword, [deep])
     _pixels(ds, np.random.default_rng(planter.rng.randrange(10**6)).integers(-900, 900, (32, 32)).astype(np.int16))
@@ -141,6 +145,7 @@ def _attributes() -> list[tuple[int, str, str]]:
 
     if not _CACHE:
         skip = {"SpecificCharacterSet", "SOPClassUID", "Modality", "CodeMeaning", "TimezoneOffsetFromUTC"} | VERBATIM
+        skip |= {"SecondaryCaptureDeviceID", "ConversionType", "BurnedInAnnotation"}  # they would have the file refused
         for tag, (vr, _, _, _, keyword) in sorted(DicomDictionary.items()):
             if (
                 vr in (*_TEXT, "DA", "DT")
@@ -178,8 +183,8 @@ def _us(scene: Scene, planter: Planter, person: Person, path: str, uids: Mapping
     array, boxes = burned_picture(planter, person)
     if planter.rng.random() < 0.7:  # the others do not say where their image lies
         region = Dataset()
-        region.RegionLocationMinX0, region.RegionLocationMinY0 = 20, 60
-        region.RegionLocationMaxX1, region.RegionLocationMaxY1 = 299, 219
+        region.RegionLocationMinX0, region.RegionLocationMinY0 = 20, 120
+        region.RegionLocationMaxX1, region.RegionLocationMaxY1 = 619, 279
         ds.SequenceOfUltrasoundRegions = [region]
     for text, box in boxes:
         scene.put("burned_in", path, Plant("pixels", text, tuple(map(str, box))))
@@ -190,30 +195,34 @@ def _us(scene: Scene, planter: Planter, person: Person, path: str, uids: Mapping
 def burned_picture(
     planter: Planter, person: Person, *, over: bool = False
 ) -> tuple[NDArray[np.uint8], list[tuple[str, tuple[int, int, int, int]]]]:
-    """A speckled fan (240, 320) with the patient's name, number and a date in white, and where they stand:
-    above the fan, or `over` it as well."""
+    """A speckled fan (300, 640) with lines that identify the patient in white, and where they stand: above the fan, the
+    last `over` it instead."""
     from PIL import Image, ImageDraw, ImageFont
 
     rng = np.random.default_rng(planter.rng.randrange(10**6))
-    array = np.zeros((240, 320), np.uint8)
-    array[60:220, 20:300] = rng.gamma(2.0, 22.0, (160, 280)).clip(0, 150).astype(np.uint8)
+    array = np.zeros((300, 640), np.uint8)
+    array[120:280, 20:620] = rng.gamma(2.0, 22.0, (160, 600)).clip(0, 150).astype(np.uint8)
     picture = Image.fromarray(array)
     draw, boxes = ImageDraw.Draw(picture), []
     size = planter.rng.choice((10, 12, 14, 16))
     font = ImageFont.load_default(size)
-    lines = (
-        f"{person.family[:14].upper()} {person.given[:8].upper()}",
-        f"ID {person.mrn}",
-        f"{planter.day():%d.%m.%Y}",
-    )
+    lines = _lines(planter, person)
     for i, line in enumerate(lines):
-        at = (planter.rng.randrange(4, 40), 3 + i * (size + 2))
-        if over and i == 2:
-            at = (planter.rng.randrange(30, 180), planter.rng.randrange(70, 190))
+        at = (320 * (i % 2) + planter.rng.randrange(4, 40), 3 + i // 2 * (size + 2))
+        if over and i == len(lines) - 1:
+            at = (planter.rng.randrange(30, 420), planter.rng.randrange(130, 250))
         x0, y0, x1, y1 = draw.textbbox(at, line, font=font)
         draw.text(at, line, fill=planter.rng.choice((255, 230, 200)), font=font)
         boxes.append((line, (int(x0), int(y0), int(x1) + 1, int(y1) + 1)))
     return np.asarray(picture), boxes
+
+
+def _lines(planter: Planter, person: Person) -> list[str]:
+    """Twelve lines: the patient's name and number, dates, staff and telephones, the last a date."""
+    made = [f"{person.family[:14].upper()} {person.given[:8].upper()}", f"ID {person.mrn}", f"{person.birth:%d.%m.%Y}"]
+    for _ in range(3):
+        made += [planter.name().text[:24], planter.phone().text, f"{planter.day():%d.%m.%Y}"]
+    return made
 
 
 def burned_left(path: Path, plant: Plant) -> bool:
@@ -238,11 +247,11 @@ def _sr(scene: Scene, planter: Planter, person: Person, path: str, uids: Mapping
 
     ds = _base(person, planter, "SR", "1.2.840.10008.5.1.4.1.1.88.11", uids)
     items = []
-    for code, meaning in (("121071", "Finding"), ("121073", "Impression"), ("121106", "Comment")):
+    for code, meaning in (("121071", "Finding"), ("121073", "Impression"), ("121106", "Comment")) * 2:
         item, concept = Dataset(), Dataset()
         concept.CodeValue, concept.CodingSchemeDesignator, concept.CodeMeaning = code, "DCM", meaning
         item.RelationshipType, item.ValueType, item.ConceptNameCodeSequence = "CONTAINS", "TEXT", [concept]
-        item.TextValue, plants, _ = note(planter, person, 3)
+        item.TextValue, plants, _ = note(planter, person, 8)
         scene.put("sr_text", path, *plants)
         items.append(item)
     ds.ValueType, ds.ContentSequence = "CONTAINER", items
