@@ -94,7 +94,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {  # extra -> the modules that it brings
     "scale": ("daft", "daft_lance", "ray"),
     "retrieve": ("bm25s",),
     "serve": ("fastapi", "uvicorn"),
-    "dense": ("monai", "einops"),
+    "dense": ("monai", "einops", "diffusers"),
 }
 
 

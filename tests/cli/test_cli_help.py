@@ -16,7 +16,7 @@ from command_line import QUICK, fabrica
 
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 VERBS = ["demo", "run", "ingest", "curate", "train", "evaluate", "prove", "fetch", "systems", "show", "doctor"]
-VERBS += ["rights", "card", "diff", "inspect"]
+VERBS += ["rights", "card", "diff", "inspect", "bench"]
 
 
 def test_help_lists_every_verb_and_every_exit_code(tmp_path: Path) -> None:
@@ -46,10 +46,10 @@ def test_every_verb_has_an_example_and_json(verb: str, tmp_path: Path) -> None:
     assert ran.code == 0
     assert f"Example: fabrica {verb}" in ran.out
     assert "--json" in ran.out
-    long = {"demo", "run", "ingest", "curate", "train", "evaluate", "prove", "fetch"}
+    long = {"demo", "run", "ingest", "curate", "train", "evaluate", "prove", "fetch", "bench"}
     assert ("--dry-run" in ran.out) == (verb in long)
     assert ("--seed" in ran.out) == (verb in {"demo", "run", "curate", "train", "evaluate"})
-    assert ("--limit" in ran.out) == (verb in {"demo", "run", "ingest", "curate", "train", "evaluate"})
+    assert ("--limit" in ran.out) == (verb in {"demo", "run", "ingest", "curate", "train", "evaluate", "bench"})
 
 
 def test_no_verb_prints_the_help(tmp_path: Path) -> None:

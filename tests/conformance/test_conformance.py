@@ -78,6 +78,14 @@ def people() -> list[Record]:
     return list(cohort(64, 11).records())
 
 
+@pytest.fixture(scope="module")
+def marked() -> list[Record]:
+    """48 synthetic reports with their exact graphs."""
+    from fabrica.phantom.report_graphs import records
+
+    return records(48, 11)
+
+
 def renamed(record: Record) -> Record:
     roles = {"image/xray": "image", "table/labs": "labs"}
     return record.updated(items={roles.get(k, k): v for k, v in record.items.items()})
@@ -90,7 +98,9 @@ def system(request: pytest.FixtureRequest) -> tuple[str, System]:
 
 def data_for(system: System, request: pytest.FixtureRequest) -> list[Record]:
     """Records that have every kind that a system reads."""
-    kinds = {"ecg": "triples", "query": "texts", "answer": "turns", "table": "people", "slide": "bags"}
+    kinds = {
+        "ecg": "triples", "query": "texts", "answer": "turns", "table": "people", "slide": "bags", "report": "marked",
+    }  # fmt: skip
     kind = next((kind for field, kind in kinds.items() if field in system.reads), "pairs")
     if "segment" in system.tasks:
         kind = "labelled" if ("volume",) in system.reads.values() else "drawn"

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import typer
 
 from fabrica.cli import (
+    bench,
     card,
     curate,
     deid,
@@ -56,9 +57,9 @@ app = typer.Typer(
 _VERBS: dict[str, Callable[..., None]] = {
     "demo": demo.demo, "run": demo.run, "ingest": ingest.ingest, "curate": curate.curate, "deid": deid.deid,
     "train": train.train,
-    "evaluate": evaluate.evaluate, "prove": prove.prove, "fetch": fetch.fetch, "systems": systems.systems,
-    "show": show.show, "rights": rights.rights, "card": card.card, "diff": diff.diff, "inspect": inspect.inspect,
-    "serve": serve.serve, "doctor": doctor.doctor,
+    "evaluate": evaluate.evaluate, "bench": bench.bench, "prove": prove.prove, "fetch": fetch.fetch,
+    "systems": systems.systems, "show": show.show, "rights": rights.rights, "card": card.card, "diff": diff.diff,
+    "inspect": inspect.inspect, "serve": serve.serve, "doctor": doctor.doctor,
 }  # fmt: skip
 for _verb, _function in _VERBS.items():
     app.command(_verb)(_function)

@@ -40,7 +40,8 @@ def evaluate(
 ) -> None:
     """Judge a model: score cards with intervals.
 
-    Refuses where train and test share a subject, pixels or text.
+    Refuses where train and test share a subject, pixels or text. A fusion of several kinds of data also gets its table
+    of any subset: the score as each kind is missing, at random or not.
 
     Example: fabrica evaluate model --on clinic.toml --data corpus --out eval
     """
@@ -71,9 +72,11 @@ def evaluate(
         return
     from fabrica import evaluate as room
     from fabrica.evaluate import cards
+    from fabrica.evaluate.any_subset import with_subsets
     from fabrica.models.load import load as load_model
 
     bundle = load_model(model)
+    tasks = with_subsets(tasks, bundle)
     with progress(quiet=json) as bar:
         scores = room.run(
             bundle, corpus, out, tasks=tasks, seed=seed, allow_leak=allow_leak, trained_on=train, progress=bar

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from fabrica.errors import UsageError
 from fabrica.evaluate import bootstrap
 from fabrica.evaluate.metrics import Measure, measure
+from fabrica.evaluate.survival import C_INDEX
 from fabrica.safe import write_whole
 from fabrica.types import Score
 
@@ -142,7 +143,7 @@ def recompute(out: Path, *, count: int = bootstrap.RESAMPLES) -> list[Score]:
 def score_rows(facts: Facts, columns: Columns, *, count: int = bootstrap.RESAMPLES) -> Iterator[Score]:
     """The scores of one task: real and phantom apart, arms beside each other, the first metric by group too, and the
     model's paired difference to each other arm."""
-    first = measure(facts.metrics[0])
+    first = _measure(facts.metrics[0])
     for data in sorted(set(columns["data"].tolist()), reverse=True):  # real before phantom
         cell = _where(columns, columns["data"] == data)
         arms = list(dict.fromkeys(cell["arm"].tolist()))
@@ -150,7 +151,7 @@ def score_rows(facts: Facts, columns: Columns, *, count: int = bootstrap.RESAMPL
         for arm in arms:
             mine = _where(cell, cell["arm"] == arm)
             for name in facts.metrics:
-                yield _score(facts, measure(name), mine, count, arm=arm, data=data, group="")
+                yield _score(facts, _measure(name), mine, count, arm=arm, data=data, group="")
             for group in groups if len(groups) > 1 else ():
                 here = _where(mine, mine["group"] == group)
                 if (here["status"] == "ok").any():
@@ -158,6 +159,11 @@ def score_rows(facts: Facts, columns: Columns, *, count: int = bootstrap.RESAMPL
         for other in arms:
             if other != "model" and "model" in arms:
                 yield from _difference(facts, first, cell, other, data, count)
+
+
+def _measure(name: str) -> Measure:
+    """Of `metrics`, or the C-index of `survival`."""
+    return C_INDEX if name == C_INDEX.name else measure(name)
 
 
 def _where(columns: Columns, rows: NDArray[np.bool_]) -> Columns:

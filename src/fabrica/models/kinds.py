@@ -12,6 +12,8 @@ BUNDLES: dict[str, str] = {  # a key of config.json -> the bundle of that family
     "assistant": "fabrica.models.assistant_bundle:AssistantBundle",
     "fusion": "fabrica.models.fusion_bundle:FusionBundle",
     "dense": "fabrica.models.dense_bundle:DenseBundle",
+    "latent": "fabrica.models.latent_bundle:LatentBundle",
+    "span_graph": "fabrica.models.span_bundle:SpanBundle",
 }
 FUSIONS: dict[str, str] = {  # "fusion" in config.json -> where its class is
     "sequential": "fabrica.models.sequential:Sequential",
@@ -28,4 +30,5 @@ MORE_ENCODES: dict[str, str] = {
     "cells": "fabrica.encode.cells:CellsEncode",
     "bag": "fabrica.encode.bags:BagEncode",
     "groups": "fabrica.encode.groups:GroupEncode",
+    "whole_text": "fabrica.encode.whole_text:WholeText",
 }

@@ -48,6 +48,26 @@ def references(n: int, seed: int, *, own: float = 1.0, like: float = 0.72, other
     )
 
 
+def risk(sizes: tuple[int, ...], *, trust: float, own: float = 1.0, like: float = 0.72, other: float = 0.46) -> Floats:
+    """(J,) the true risk at each number of contexts, that is what `references(...).losses` come to on average: exact,
+    by the binomial shares of right votes among those of like patients and the others.
+
+    >>> [round(float(r), 4) for r in risk((0, 3, 12), trust=0.6)]
+    [0.1587, 0.1197, 0.2197]
+    """
+    from scipy.stats import binom, norm
+
+    out = []
+    for k in sizes:
+        parts = []
+        for relevant in range(1, 9):
+            n = min(relevant, k)
+            right = np.convolve(binom.pmf(np.arange(n + 1), n, like), binom.pmf(np.arange(k - n + 1), k - n, other))
+            parts.append(float(right @ norm.cdf(-(own + trust * (2 * np.arange(k + 1) - k)))))
+        out.append(np.mean(parts))
+    return np.array(out)
+
+
 @dataclass(frozen=True, slots=True)
 class Readings:
     """n questions to a logistic reader: `truth` (n,) 0 or 1; `features` (n, 3): own evidence, the references' vote from

@@ -50,7 +50,7 @@ def run(plan: Plan) -> Proof:
     if plan.quick:
         size = Size(train=1_000, test=400, steps=100, tune_steps=60)
     if plan.full:
-        size = Size(seeds=(0, 1, 2, 3, 4), train=30_000, test=4_000, steps=20_000, batch=128, tune_steps=4_000)
+        size = Size(train=30_000, test=4_000, steps=10_000, batch=128, tune_steps=4_000)
     return prove(size, plan)
 
 
