@@ -47,14 +47,14 @@ class Size:
     """How much: questions of each scripted world, drugs of the textbook, questions of the target test, the share of
     STEPS, whether skills by task are trained too, real questions."""
 
-    seeds: tuple[int, ...] = (10, 11, 12, 13, 14)
+    seeds: tuple[int, ...] = (10, 11, 12, 13)
     staged: tuple[int, ...] = (10, 11, 12)
     questions: int = 500
     drugs: int = 60
     test: int = 360
     share: float = 1.0
     skills: bool = True
-    real: int = 150
+    real: int = 100
 
 
 def run(plan: Plan) -> Proof:

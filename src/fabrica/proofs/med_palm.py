@@ -48,13 +48,13 @@ class Size:
     """How much: seeds of the scripted worlds and of soft `prompts`; questions of each world; conditions, steps of
     pre-training and tuning of the small model; at most as many real questions of a set."""
 
-    seeds: tuple[int, ...] = (10, 11, 12, 13, 14)
-    prompts: tuple[int, ...] = (10, 11, 12, 13, 14)
+    seeds: tuple[int, ...] = (10, 11, 12, 13)
+    prompts: tuple[int, ...] = (10, 11, 12, 13)
     questions: int = 400
     conditions: int = 12
     steps: int = STEPS
     tune: int = 200
-    real: int = 200
+    real: int = 150
 
 
 def run(plan: Plan) -> Proof:

@@ -53,7 +53,7 @@ class Size:
     other arms and their seeds. `folds` and `real_arms` of the real patients."""
 
     seeds: tuple[int, ...] = (10, 11, 12, 13, 14)
-    few: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: {WRONG: (10, 11, 12), BALANCED: (10, 11)})
+    few: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: {WRONG: (10, 11, 12)})
     tuning: tuple[int, ...] = (100,)
     folds: tuple[int, ...] = (0,)
     real_arms: tuple[str, ...] = (AAG, PCE)

@@ -48,7 +48,7 @@ class Size:
 
     seeds: tuple[int, ...] = (10, 11, 12)
     few: tuple[int, ...] = (10,)
-    stays: tuple[int, ...] = (10, 11, 12)
+    stays: tuple[int, ...] = (10, 11)
     tuning: tuple[int, ...] = (100,)
     grid: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
     unlabelled: int = 3000
