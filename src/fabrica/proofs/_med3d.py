@@ -35,9 +35,9 @@ class Size:
     `few` seeds for the arms that are reported only, `real_seeds` (of `seeds`) also split the real volumes."""
 
     seeds: tuple[int, ...] = (10, 11, 12, 13, 14)
-    few: tuple[int, ...] = (10, 11, 12)
-    tuning: tuple[int, ...] = (100, 101)
-    real_seeds: tuple[int, ...] = (10, 11, 12)
+    few: tuple[int, ...] = (10, 11)
+    tuning: tuple[int, ...] = (100,)
+    real_seeds: tuple[int, ...] = (10, 11)
     cases: int = 40
     cotrain: int = 300
     target: int = 8
@@ -45,7 +45,7 @@ class Size:
     steps: int = 150
     look: int = 5
     batch: int = 4
-    real_steps: int = 100
+    real_steps: int = 200
     real_test: int = 32
 
 

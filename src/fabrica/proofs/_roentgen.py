@@ -29,11 +29,13 @@ WORLD, EXTRACTOR, JUDGE = 7_000, 8_000, 9_000  # seeds of patients that no arm l
 @dataclass(frozen=True, slots=True)
 class Size:
     """How much, the same for every arm: patients to learn from and to test, images generated (as many as tested), real
-    images of the classifier, steps; `tools` patients teach each reader. `variety` prompts, each so many times."""
+    images of the classifier, steps; `tools` patients teach each reader. `variety` prompts, each so many times. The arm
+    without a bar (denoiser alone) runs on the first `unbarred` seeds."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
+    unbarred: int = 1
     train: int = 1200
-    test: int = 400
+    test: int = 300
     tools: int = 2000
     few: int = 40
     base_steps: int = 500

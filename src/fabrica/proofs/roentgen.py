@@ -47,12 +47,12 @@ def run(plan: Plan) -> Proof:
     size = Size()
     if plan.quick:
         size = Size(
-            (0,), train=600, test=150, tools=800, base_steps=250, steps=250, tool_steps=250, use_steps=100,
+            (0,), 1, train=600, test=150, tools=800, base_steps=250, steps=250, tool_steps=250, use_steps=100,
             variety=(4, 4), sampling=10, real_seeds=(),
         )  # fmt: skip
     if plan.full:
         size = Size(
-            (0, 1, 2, 3, 4), train=8000, test=2048, tools=8000, base_steps=8000, steps=10_000, batch=64,
+            (0, 1, 2, 3, 4), 5, train=8000, test=2048, tools=8000, base_steps=8000, steps=10_000, batch=64,
             tool_steps=3000, use_steps=600, variety=(20, 10), sampling=50, real_seeds=(0, 1, 2),
             net={"widths": (64, 128), "width": 96, "depth": 3},
         )  # fmt: skip
@@ -61,7 +61,9 @@ def run(plan: Plan) -> Proof:
         first = [Job("base", 7, size, place), *(Job(n, 7, size) for n in ("extractor", "judge"))]
         base, *tools = spread(part, first, plan, "readers and base")
         jobs = [Job("real", s, size, base, (), str(found)) for s in size.real_seeds if found]
-        jobs += [Job(arm, s, size, base, tuple(tools)) for arm in (BOTH, UNET, SHUFFLED, UNTOUCHED) for s in size.seeds]
+        jobs += [Job(arm, s, size, base, tuple(tools)) for arm in (BOTH, SHUFFLED) for s in size.seeds]
+        jobs += [Job(UNET, s, size, base, tuple(tools)) for s in size.seeds[: size.unbarred]]
+        jobs += [Job(UNTOUCHED, s, size, base, tuple(tools)) for s in size.seeds]
         parts = spread(part, jobs, plan, "arms")
     return verdict(size, jobs, parts, found is not None)
 
