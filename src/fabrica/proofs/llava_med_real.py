@@ -41,7 +41,7 @@ class Size:
     seeds: tuple[int, ...] = (0, 1, 2)
     steps: int = 100
     batch: int = 4
-    test: int = 200
+    test: int = 150
     lr: float = 3e-3
 
 
