@@ -47,12 +47,12 @@ class Size:
     """How much: questions of each scripted world, drugs of the textbook, questions of the target test, the share of
     STEPS, whether skills by task are trained too, real questions."""
 
-    seeds: tuple[int, ...] = (10, 11, 12, 13)
-    staged: tuple[int, ...] = (10, 11, 12)
+    seeds: tuple[int, ...] = (20, 21, 22, 23)
+    staged: tuple[int, ...] = (20, 21, 22)
     questions: int = 500
     drugs: int = 60
     test: int = 360
-    share: float = 1.0
+    share: float = 0.7
     skills: bool = True
     real: int = 100
 
@@ -63,7 +63,7 @@ def run(plan: Plan) -> Proof:
     if plan.quick:
         size = Size((10, 11), (10,), 200, 24, 180, 0.6, False, 0)
     if plan.full:
-        size = Size(tuple(range(10, 20)), tuple(range(10, 15)), 1000, 120, 600, 2.0, True, 500)
+        size = Size(tuple(range(20, 30)), tuple(range(20, 25)), 1000, 120, 600, 2.0, True, 500)
     there = size.real > 0 and real(REAL) is not None
     jobs = [Job("stages", seed, size) for seed in size.staged]
     jobs += [Job("real", 0, size)] if there else []
