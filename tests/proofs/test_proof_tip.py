@@ -98,11 +98,12 @@ def test_images_are_hidden_in_pre_training_alone_and_only_where_told_to() -> Non
 
 
 def test_the_proof_runs_and_says_what_it_found() -> None:
-    jobs = [tip.Job(s, SMALL, tip.DEFAULT) for s in SMALL.seeds] + [tip.Job(100, SMALL, tip.DEFAULT, "others")]
+    jobs = [tip.Job(s, SMALL, tip.DEFAULT) for s in SMALL.seeds]
     plan = Plan()
     tuned = [tip.tune(tip.Job(s, SMALL), plan) for s in SMALL.tuning]
     assert set(tuned[0]) == {f"{arm}, lr 0.001" for arm in tip.ARMS}
-    proof = tip._proof(SMALL, jobs, [tip.part(j, plan) for j in jobs], tip.DEFAULT, tuned, "No real arm here.")
+    parts = [*(tip.part(j, plan) for j in jobs), tip.unrated(tip.Job(100, SMALL, what="others"), plan)]
+    proof = tip._proof(SMALL, parts, tip.DEFAULT, tuned, "No real arm here.")
     assert [c.name for c in proof.claims] == [
         "50% missing", "70% missing", "area", "masked cells", "image helps", "matching",
     ]  # fmt: skip

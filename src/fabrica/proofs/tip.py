@@ -53,7 +53,7 @@ class Size:
     grid: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
     unlabelled: int = 3000
     labels: int = 100
-    test: int = 1500
+    test: int = 1000
     steps: int = 500
     fine_steps: int = 150
     real_labels: int = 300
@@ -94,21 +94,28 @@ def run(plan: Plan) -> Proof:
             real_steps=2000,
         )  # fmt: skip
     folder = real(_icu.REAL) if size.stays else None
-    tuned = spread(tune, [Job(s, size) for s in size.tuning], plan, "tuning")
+    early = [Job(s, size) for s in size.tuning] + [Job(s, size, what="others") for s in size.few]
+    first = spread(unrated, early, plan, "tuning and control")
+    tuned, others = [f.arms for f in first[: len(size.tuning)]], first[len(size.tuning) :]
     rate = {
         arm: max(size.grid, key=lambda r, a=arm: sum(t[f"{a}, lr {r:g}"] for t in tuned)) if tuned else DEFAULT[arm]  # type: ignore[misc]
         for arm in ARMS
     }
-    jobs = [Job(s, size, rate) for s in size.seeds] + [Job(s, size, rate, "others") for s in size.few]
+    jobs = [Job(s, size, rate) for s in size.seeds]
     jobs += [Job(s, size, rate, "stays", str(folder)) for s in size.stays if folder]
     left_out = "" if folder else "The real arm is left out of the quick size." if plan.quick else absent(_icu.REAL)
-    return _proof(size, jobs, spread(part, jobs, plan), rate, tuned, left_out)
+    return _proof(size, [*spread(part, jobs, plan), *others], rate, tuned, left_out)
 
 
 DEFAULT = {TIP: 1e-3, ALONE: 3e-3, MLP: 3e-3, JOINT: 3e-3}  # of --quick, which tunes nothing
 
 
 # ---------------------------------------------------------------- parts
+
+
+def unrated(job: Job, plan: Plan) -> Found:
+    """What needs no rate: the rates of a tuning seed, or the control."""
+    return _others(job, plan) if job.what == "others" else Found(tune(job, plan))
 
 
 def tune(job: Job, plan: Plan) -> dict[str, float]:
@@ -125,7 +132,7 @@ def tune(job: Job, plan: Plan) -> dict[str, float]:
 
 def part(job: Job, plan: Plan) -> Found:
     """What one part finds."""
-    return {"people": _people, "others": _others, "stays": _stays}[job.what](job, plan)
+    return {"people": _people, "stays": _stays}[job.what](job, plan)
 
 
 def _people(job: Job, plan: Plan) -> Found:
@@ -298,9 +305,8 @@ def _protocols(trained: FusionBundle, data: _Data, job: Job, plan: Plan) -> dict
 
 
 def _proof(
-    size: Size, jobs: Sequence[Job], parts: Sequence[Found], rate: Mapping[str, float], tuned: Sequence[Any],
-    left_out: str = "",
-) -> Proof:  # fmt: skip
+    size: Size, parts: Sequence[Found], rate: Mapping[str, float], tuned: Sequence[Any], left_out: str = ""
+) -> Proof:
     arms: dict[str, list[float]] = {}
     subsets: dict[str, Any] = {}
     details: dict[str, Any] = {"rates": dict(rate), "tuning": dict(zip(map(str, size.tuning), tuned, strict=True))}
