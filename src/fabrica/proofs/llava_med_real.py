@@ -39,9 +39,9 @@ class Size:
     images; the rate, which is the same in both arms."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
-    steps: int = 100
+    steps: int = 85
     batch: int = 4
-    test: int = 150
+    test: int = 110
     lr: float = 3e-3
 
 
