@@ -14,7 +14,7 @@ from fabrica.models.bundle import Bundle
 from fabrica.models.load import load
 from fabrica.models.merge_masks import merge
 from fabrica.models.prompt_bundle import PromptModel
-from fabrica.models.query_decoder import PromptNet, PromptText, allowed, on_pixels
+from fabrica.models.query_decoder import Patched, PromptNet, PromptText, allowed, drawn, on_pixels
 from fabrica.objectives.query_set import QuerySet
 from fabrica.phantom.objects import records
 from fabrica.systems import load_system
@@ -85,6 +85,31 @@ def test_masks_of_rows_are_those_of_their_image(of):
     for a, b in zip(torch.autograd.grad((made * weight).sum(), (queries, pixels)),
                     torch.autograd.grad((plain * weight).sum(), (queries, pixels)), strict=True):  # fmt: skip
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_masks_on_a_coarser_grid_are_those_of_coarser_features():
+    torch.manual_seed(0)
+    of, vectors, pixels = torch.tensor([0, 1, 1]), torch.randn(3, 4, 6), torch.randn(2, 5, 8, 8)
+    whole = drawn(vectors, pixels, of)
+    torch.testing.assert_close(whole, on_pixels(vectors[..., :5], pixels, of) + vectors[:, :, 5, None, None])
+
+    def small(maps):
+        return torch.nn.functional.interpolate(maps, (3, 2), mode="bilinear", align_corners=False)
+
+    torch.testing.assert_close(drawn(vectors, small(pixels), of), small(whole))
+
+
+def test_patches_of_pixels_come_back_at_full_size():
+    torch.manual_seed(0)
+    net = Patched(3, 5, (4, 8), 8, patch=2).eval()
+    image = torch.rand(2, 3, 24, 16)
+    maps = net(image)
+    assert maps.logits.shape == (2, 5, 24, 16)
+    assert [tuple(f.shape[1:]) for f in maps.features] == [(4, 12, 8), (8, 6, 4), (8, 3, 2)]
+    assert net.multiple == 8
+    again = Patched.from_json(net.to_json()).eval()
+    again.load_state_dict(net.state_dict())
+    torch.testing.assert_close(again(image).logits, maps.logits)
 
 
 def test_masked_attention_never_blocks_everything_and_has_no_gradient():
@@ -188,7 +213,8 @@ def test_the_loss_is_finite_and_reaches_text_decoder_and_encoder(points, joint):
     loss.total.backward()
     assert loss.count == int(batch.known["same"].sum())
     assert set(loss.terms) == {"bce", "dice", "word"}
-    for name in ("net.body.down.0", "net.decoder.layers.0.cross", "net.decoder.read", "net.decoder.word", "text.tower"):
+    parts = ["net.body.body.down.0", *(f"net.decoder.{n}" for n in ("layers.0.cross", "read", "word")), "text.tower"]
+    for name in parts:
         grads = [p.grad for p in bundle.model.get_submodule(name).parameters()]
         assert any(g is not None and g.abs().sum() > 0 for g in grads), name
 

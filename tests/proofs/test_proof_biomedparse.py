@@ -34,7 +34,7 @@ def test_the_proof_runs_small_and_says_not_shown(parts):
     ]  # fmt: skip
     assert {c.name: c.shown for c in proof.controls}["exact p"]
     assert not {c.name: c.shown for c in proof.controls}["both arms learned"]
-    assert set(proof.arms) == {biomedparse.TEXT, biomedparse.NETS, biomedparse.BOX, biomedparse.NEW}
+    assert set(proof.arms) == {arms.TEXT, arms.NETS, arms.BOX, arms.NEW, arms.BOUND}
     assert proof.arms[biomedparse.BOX][0] > 0.5  # the true box and the best threshold need no training
     assert 9 < len(proof.details["Dice by object"]) <= 12
 
@@ -101,13 +101,29 @@ def test_specialists_are_together_as_large_as_the_one_model(parts):
     assert 0.9 < all_ / one < 1.15
 
 
-def test_the_box_arm_is_an_oracle():
+def test_the_box_arm_reads_box_and_picture_alone():
     image, mask = np.zeros((20, 20)), np.zeros((20, 20), bool)
     mask[5:9, 5:12] = True
+    mask[5, 5] = False
     image[mask] = 1
-    assert arms.boxed(image, mask) == 1.0
-    assert arms.boxed(-image, mask) == 1.0
-    assert arms.ratio(mask) == 1.0
+    assert arms.boxed(image, mask, True) == arms.boxed(-image, mask, False) == 1.0
+    assert arms.boxed(image, mask, False) < 0.1
+    assert arms.bound(image, mask) == arms.bound(-image, mask) == 1.0
+    assert arms.ratio(mask) == 27 / 28
+    noisy = image + np.random.default_rng(0).normal(0, 0.4, image.shape)
+    assert arms.bound(noisy, mask) >= arms.boxed(noisy, mask, True) - 0.02  # 33 cuts, so not every one
+
+
+def test_otsus_cut_is_the_best_of_all():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(0, 1, 40), rng.normal(3, 1, 25)])
+    spread = [np.var(x[x <= c]) * (x <= c).sum() + np.var(x[x > c]) * (x > c).sum() for c in np.sort(x)[:-1]]
+    assert arms.otsu(x) == np.sort(x)[int(np.argmin(spread))]
+    assert arms.otsu(np.ones(3)) == 1.0
+
+
+def test_which_side_is_lighter_comes_from_training_images():
+    assert arms.lighter(records(30, 100)) == {"xray": True, "mr": False, "pathology": False}
 
 
 def test_modalities_ask_for_what_they_do_not_have():

@@ -14,7 +14,7 @@ from fabrica.models.dense import Condition, Maps, Net, Part
 from fabrica.models.gated_unet import GatedUNet, Norm
 from fabrica.models.text_tower import TextTower
 
-Set = tuple[Tensor, Tensor]  # mask logits (R, Q, h, w) and language vectors (R, Q, D) of the queries of R rows
+Set = tuple[Tensor, Tensor]  # mask vectors (R, Q, C + 1), see `drawn`, and language vectors (R, Q, D) of R rows
 
 
 class PromptText(Part):
@@ -68,8 +68,9 @@ class QueryDecoder(nn.Module):
         self.layers = nn.ModuleList(_Layer(width, heads, feedforward) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.mask = nn.Sequential(
-            nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, masks)
+            nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, masks + 1)
         )
+        self.direct = nn.Linear(text, masks + 1)
         self.word = nn.Linear(width, text, bias=False)
 
     def forward(
@@ -78,26 +79,30 @@ class QueryDecoder(nn.Module):
         """Of R rows (a prompt, or all of an image), row r on image `of[r]`, those of an image one after the other:
         `maps` (B, width, h, w) coarse first, `pixels` (B, masks, H, W), `tokens` (R, L, text), `valid` (R, L). One set
         at the start and one a layer.
-        Where a row is one prompt `alone`, its queries start from its words' mean, else as they were learned."""
-        x, words = self.start.expand(len(of), -1, -1), self.read(tokens)
+        Where a row is one prompt `alone`, its queries start from its words' mean, which also makes a mask of its own
+        that they correct; else they start as they were learned."""
+        x, words, plain = self.start.expand(len(of), -1, -1), self.read(tokens), None
         if alone:
             part = valid[..., None].to(tokens.dtype)
-            x = x + self.lead((tokens * part).sum(1, keepdim=True) / part.sum(1, keepdim=True).clamp(min=1))
+            said = (tokens * part).sum(1, keepdim=True) / part.sum(1, keepdim=True).clamp(min=1)
+            x, plain = x + self.lead(said), self.direct(said)
         keys = [
             (m.flatten(2).transpose(1, 2) + self.scale[i], places(m), tuple(m.shape[2:]))
             for i, m in enumerate(maps[: len(self.layers)])
         ]
         keys = [(k[of], p, side) for k, p, side in keys]
-        made = [self._said(x, pixels, of)]
+        small = [functional.interpolate(pixels.detach(), k[2], mode="bilinear", align_corners=False) for k in keys]
+        made = [self._said(x, plain)]
         for number, layer in enumerate(self.layers):
             memory, where, side = keys[number % len(keys)]
-            x, words = layer(x, words, valid, self.own, memory, where, allowed(made[-1][0], side))
-            made.append(self._said(x, pixels, of))
+            seen = allowed(drawn(made[-1][0], small[number % len(keys)], of), side)
+            x, words = layer(x, words, valid, self.own, memory, where, seen)
+            made.append(self._said(x, plain))
         return made
 
-    def _said(self, x: Tensor, pixels: Tensor, of: Tensor) -> Set:
+    def _said(self, x: Tensor, plain: Tensor | None) -> Set:
         x = self.norm(x)
-        return on_pixels(self.mask(x), pixels, of), self.word(x)
+        return self.mask(x) if plain is None else self.mask(x) + plain, self.word(x)
 
 
 class _Layer(nn.Module):
@@ -149,6 +154,12 @@ def on_pixels(queries: Tensor, pixels: Tensor, of: Tensor) -> Tensor:
     return made.reshape(*rows.shape[:3], *pixels.shape[2:])[of, slot]
 
 
+def drawn(vectors: Tensor, pixels: Tensor, of: Tensor) -> Tensor:
+    """Mask logits (R, Q, H, W) of mask vectors (R, Q, C + 1), whose last entry is the same on all pixels: how a query
+    says that its object is not there."""
+    return on_pixels(vectors[..., :-1], pixels, of) + vectors[..., -1:, None]
+
+
 def allowed(masks: Tensor, side: tuple[int, ...]) -> Tensor:
     """(R, Q, h * w) bool: which keys of a map of `side` a query may read, by its mask logits (R, Q, H, W).
 
@@ -172,12 +183,42 @@ def places(grid: Tensor) -> Tensor:
     return torch.cat(parts, 2).flatten(0, 1)[None].to(grid.dtype)
 
 
+class Patched(Net):
+    """A plain `GatedUNet` on patches of `patch` x `patch` pixels, which are its channels; the patches of its answer are
+    put together again, to full size. So its time goes to coarse levels, where shapes are told apart."""
+
+    kind: ClassVar[str] = "query_decoder:Patched"
+
+    def __init__(
+        self, channels: int = 3, classes: int = 2, widths: Sequence[int] = (32, 64), bottleneck: int = 64,
+        norm: Norm = "batch", patch: int = 2,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        area = patch**2
+        self.body = GatedUNet(channels * area, classes * area, widths, bottleneck, "none", norm)
+        self.dims, self.channels, self.classes, self.patch = 2, channels, classes, patch
+        self.width, self.multiple = bottleneck, patch * self.body.multiple
+
+    def forward(self, image: Tensor, condition: Condition | None = None) -> Maps:
+        """Maps of (B, C, *S); `features` are the U-Net's, the finest of them S / patch."""
+        maps: Maps = self.body(functional.pixel_unshuffle(image, self.patch))
+        return Maps(functional.pixel_shuffle(maps.logits, self.patch), features=maps.features)
+
+    def arguments(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        b = self.body
+        return {
+            "channels": self.channels, "classes": self.classes, "widths": list(b.widths), "bottleneck": b.width,
+            "norm": b.norm, "patch": self.patch,
+        }  # fmt: skip
+
+
 class PromptNet(Net):
     """An image and prompts -> a mask a prompt: `logits` (B, K, *S), `extra["score"]` (B, K), the similarity of
     the query that answered.
 
-    The encoder and pixel decoder are a plain U-Net whose last maps are the mask features; its three coarsest levels are
-    what queries attend to. Each prompt has its own copy of the queries, so its mask depends on no other prompt; the
+    The encoder and pixel decoder are a `Patched` U-Net whose last maps are the mask features; its three coarsest levels
+    are what queries attend to. Each prompt has its own copy of the queries, so its mask depends on no other prompt; the
     encoder still runs once. The condition holds tokens (B, K, T, D), valid (B, K, T), vector (B, K, D).
     """
 
@@ -186,12 +227,12 @@ class PromptNet(Net):
     def __init__(
         self, channels: int = 3, text: int = 512, widths: Sequence[int] = (64, 128, 256, 512), bottleneck: int = 512,
         masks: int = 512, width: int = 512, queries: int = 101, layers: int = 9, heads: int = 8,
-        feedforward: int = 2048, norm: Norm = "batch",
+        feedforward: int = 2048, norm: Norm = "batch", patch: int = 1,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.body = GatedUNet(channels, masks, widths, bottleneck, "none", norm)
+        self.body = Patched(channels, masks, widths, bottleneck, norm, patch)
         self.dims, self.channels, self.width, self.multiple = 2, channels, bottleneck, self.body.multiple
-        self.inward = nn.ModuleList(nn.Conv2d(n, width, 1) for n in (bottleneck, *reversed(self.body.widths))[:3])
+        self.inward = nn.ModuleList(nn.Conv2d(n, width, 1) for n in (bottleneck, *reversed(tuple(widths)))[:3])
         self.decoder = QueryDecoder(width, text, masks, queries, layers, heads, feedforward, len(self.inward))
         self.tau = nn.Parameter(torch.tensor(2.0))
         self.made = {"text": text, "masks": masks, "width": width, "layers": layers, "feedforward": feedforward}
@@ -205,6 +246,10 @@ class PromptNet(Net):
         """The sets of R rows on images `of` (R,), see `QueryDecoder`."""
         maps = [f(m) for f, m in zip(self.inward, reversed(seen.features), strict=False)]
         return self.decoder(maps, seen.logits, tokens, valid, of, alone)  # type: ignore[no-any-return]
+
+    def draw(self, vectors: Tensor, pixels: Tensor, of: Tensor) -> Tensor:
+        """Mask logits of mask vectors on mask features, see `drawn`."""
+        return drawn(vectors, pixels, of)
 
     def similar(self, vectors: Tensor, prompts: Tensor) -> Tensor:
         """exp(tau) x cosine of queries (R, Q, D) and unit prompts (R, K, D): (R, Q, K); tau at most log 100."""
@@ -227,14 +272,12 @@ class PromptNet(Net):
         of = torch.arange(b, device=tokens.device).repeat_interleave(k)
         masks, vectors = self.decode(seen, tokens.flatten(0, 1), valid.flatten(0, 1), of)[-1]
         scores, best = self.similar(vectors, vector.reshape(b * k, 1, -1)).squeeze(2).max(1)
-        chosen = masks[torch.arange(b * k), best]
-        logits = chosen.reshape(b, k, *chosen.shape[1:])
+        chosen = drawn(masks[torch.arange(b * k), best][:, None], seen.logits, of)
+        logits = chosen.reshape(b, k, *chosen.shape[2:])
         return Maps(logits, features=seen.features, extra={"score": scores.reshape(b, k)})
 
     def arguments(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        b, d = self.body, self.decoder
-        return {
-            "channels": self.channels, "widths": list(b.widths), "bottleneck": b.width, "norm": b.norm,
-            "queries": d.queries, "heads": d.heads, **self.made,
-        }  # fmt: skip
+        b, d = self.body.arguments(), self.decoder
+        same = {k: b[k] for k in ("channels", "widths", "bottleneck", "norm", "patch")}
+        return {**same, "queries": d.queries, "heads": d.heads, **self.made}

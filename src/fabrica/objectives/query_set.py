@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ from fabrica.types import Batch, Loss
 
 if TYPE_CHECKING:
     from torch import nn
+
+Draw = Callable[..., Tensor]  # (mask vectors of rows, which rows, every how many pixels) -> mask logits
 
 
 def pair_costs(masks: Tensor, target: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,9 +91,9 @@ class QuerySet:
 
     Matching cost: `match_word` x -softmax over queries + `match_mask` x (BCE + Dice). Loss: BCE of the matched query +
     its Dice where the object is there (see `of_present`) + `word` x cross-entropy over QUERIES for each prompt.
-    `points` (0 = every pixel of the mask grid): on as many random points masks are matched, on as many uncertain ones
-    they are learned. `joint`: all prompts of an image are read together by one set of queries (as published); else each
-    has its own, as when it is asked alone.
+    `points`: on as many random points masks are matched, on as many uncertain ones they are learned; 0: matched on
+    every fourth pixel of the mask grid each way, learned on all. `joint`: all prompts of an image are read together by
+    one set of queries (as published); else each has its own, as when it is asked alone.
     """
 
     field: str = "image"
@@ -126,25 +129,30 @@ class QuerySet:
             asked = asked[asked][:, None]
         sets = net.decode(seen, tokens, valid, of, not self.joint)  # type: ignore[operator]
         terms: dict[str, list[Tensor]] = {"bce": [], "dice": [], "word": []}
-        for masks, vectors in sets:
-            likeness = net.similar(vectors, vector)  # type: ignore[operator]
-            for name, value in self._one(masks, likeness, target, known, asked, same).items():
+
+        def draw(vectors: Tensor, rows: Tensor | slice = slice(None), every: int = 1) -> Tensor:
+            made: Tensor = net.draw(vectors, seen.logits[..., ::every, ::every], of[rows])  # type: ignore[operator]
+            return made
+
+        target, known = _on(target, seen.logits), _on(known, seen.logits)
+        for masks, words in sets:
+            likeness = net.similar(words, vector)  # type: ignore[operator]
+            for name, value in self._one(masks, likeness, draw, target, known, asked, same).items():
                 terms[name].append(value)
         mean = {n: torch.stack(v).sum() for n, v in terms.items()}
         total = mean["bce"] + mean["dice"] + self.word * mean["word"]
         return Loss(total, {n: float(v.detach()) for n, v in mean.items()}, int(asked.sum()))
 
     def _one(
-        self, masks: Tensor, likeness: Tensor, target: Tensor, known: Tensor, asked: Tensor, same: Tensor
+        self, vectors: Tensor, likeness: Tensor, draw: Draw, target: Tensor, known: Tensor, asked: Tensor, same: Tensor
     ) -> dict[str, Tensor]:
-        """Terms of one set."""
-        target, known = _on(target, masks), _on(known, masks)
+        """Terms of one set of mask `vectors` (R, Q, C + 1)."""
         with torch.no_grad():
-            query = match(self._cost(masks, likeness, target, known), asked)
-        share = shared(query, same, asked, masks.shape[1])
+            query = match(self._cost(vectors, likeness, draw, target, known), asked)
+        share = shared(query, same, asked, vectors.shape[1])
         word = -(share * likeness.transpose(1, 2).log_softmax(2)).sum(2)[asked].mean()
         rows, columns = asked.nonzero(as_tuple=True)
-        mine = masks[rows, query[rows, columns]][:, None]
+        mine = draw(vectors[rows, query[rows, columns]][:, None], rows)
         goal, seen = target[rows, columns][:, None], known[rows, columns][:, None]
         there = (goal * seen).flatten(1)
         if self.points:
@@ -154,11 +162,14 @@ class QuerySet:
         bce, dice = pair_costs(mine.flatten(2), goal.flatten(2), seen.flatten(2))
         return {"bce": bce.mean(), "dice": of_present(dice.flatten(), there), "word": word}
 
-    def _cost(self, masks: Tensor, likeness: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    def _cost(self, vectors: Tensor, likeness: Tensor, draw: Draw, target: Tensor, known: Tensor) -> Tensor:
         if self.points:
+            masks = draw(vectors)
             where = torch.rand(len(masks), self.points, 2, device=masks.device)
             masks = at_points(masks, where)
             target, known = (at_points(t.float(), where, "nearest") for t in (target, known))
+        else:
+            masks, target, known = draw(vectors, every=4), target[..., ::4, ::4], known[..., ::4, ::4]
         bce, dice = pair_costs(masks.flatten(2), target.flatten(2), known.flatten(2) > 0.5)
         return self.match_word * -likeness.softmax(1) + self.match_mask * (bce + dice)
 

@@ -18,7 +18,8 @@ READS = {"image": ("image",)}
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`ontology` None: each mask label of the data is an object without synonyms. `scale`: how intensities come to
-    0..1 (see StretchEncode). `prompts` a visit, of which `absent` of objects that were looked for and not found.
+    0..1 (see StretchEncode). `patch`: side of the squares of pixels that the U-Net reads as one. `prompts` a visit, of
+    which `absent` of objects that were looked for and not found.
     `joint`: prompts of an image share their queries in training, as published; when asked, each has its own.
     `match_word`: how much the query that a prompt means counts in matching. Where each prompt has its own queries,
     the best mask of all is an answer that the truth chose; a high value trains what will be answered."""
@@ -29,6 +30,7 @@ class Settings:
     widths: tuple[int, ...] = (64, 128, 256, 512)
     bottleneck: int = 512
     masks: int = 512
+    patch: int = 1
     norm: Literal["batch", "instance", "group"] = "group"
     width: int = 512
     queries: int = 101
@@ -45,7 +47,8 @@ class Settings:
     absent: int = 1
     joint: bool = False
     lr: float = 1e-4
-    slow: float = 0.1  # rate of encoder and text tower, which the paper has pre-trained
+    body: float = 0.1  # rates of encoder and text tower, as a part of `lr`: the paper has them pre-trained, and where
+    tower: float = 0.1  # they are not, they bear a higher one than the decoder's attention does
     decay: float = 0.05
     clip: float = 5.0
     warmup: int = 500
@@ -70,7 +73,7 @@ def build(settings: Settings, records: Iterable[Record]) -> PromptBundle:
     use = Use(READS["image"], StretchEncode(s.size, 3, scale=s.scale))
     collate = PromptCollate({"image": use}, ontology=names, words=words, most=s.prompts, absent=s.absent)
     net = PromptNet(3, s.text_width, s.widths, s.bottleneck, s.masks, s.width, s.queries, s.layers, s.heads,
-                    s.feedforward, s.norm)  # fmt: skip
+                    s.feedforward, s.norm, s.patch)  # fmt: skip
     text = PromptText(words.size, s.text_width, s.text_depth, s.heads, s.length)
     card = {"system": "biomedparse", "title": SYSTEM.title}
     return PromptBundle(PromptModel({"net": net, "text": text}), collate, card)
@@ -83,7 +86,7 @@ def stages(settings: Settings, bundle: PromptBundle) -> tuple[Stage, ...]:
     s = settings
     plan = Schedule(
         s.steps, s.batch, s.lr, warmup=s.warmup, weight_decay=s.decay, clip=s.clip,
-        lr_scale={} if s.slow == 1 else {"net.body": s.slow, "text": s.slow},
+        lr_scale={"net.body": s.body, "text": s.tower},
     )  # fmt: skip
     masks = QuerySet(points=s.points, match_word=s.match_word, joint=s.joint)
     return (Stage("prompts", bundle.collate, {"masks": masks}, plan),)
@@ -97,15 +100,16 @@ SYSTEM = System(
     "not there.",
     departs="A U-Net in place of the pre-trained focal net with its pixel decoder, a text tower from scratch; each "
     "prompt has queries of its own, so that it is answered alike alone and among others (`joint` trains them as "
-    "published); empty masks of objects that were looked for are learned; the p-value is calibrated on held-out masks; "
-    "cosine in place of two drops.",
+    "published), and its words make a mask vector that the queries correct; empty masks of objects that were looked "
+    "for are learned; the p-value is calibrated on held-out masks; cosine in place of two drops.",
     reads=READS,
     settings={
         "paper": Settings(),
         "tiny": Settings(
-            size=(48, 48), scale="percentile", widths=(12, 24, 48), bottleneck=48, masks=32, norm="batch", width=64,
-            queries=12, layers=2, heads=4, feedforward=128, text_width=64, text_depth=1, length=32, vocabulary=400,
-            points=0, match_word=20.0, prompts=4, lr=1e-3, slow=1.0, warmup=20, batch=6, steps=800,
+            size=(48, 48), scale="percentile", widths=(24, 48, 56), bottleneck=56, masks=24, patch=2, norm="batch",
+            width=48, queries=12, layers=2, heads=4, feedforward=128, text_width=64, text_depth=1, length=32,
+            vocabulary=400, points=0, match_word=20.0, prompts=4, absent=3, lr=1e-3, body=3.0, tower=3.0, warmup=20,
+            batch=4, steps=1000,
         ),
     },
     build=build,
