@@ -221,7 +221,7 @@ def _proof(size: Size, jobs: Sequence[Job], made: Sequence[Found]) -> Proof:
     for (who, edit), each in edits.items():
         for n, what in enumerate(("reward", "ROUGE-L")):
             values[f"fall of {what}, {edit}, {who} graphs"] = tuple(float(r[:, n].mean()) for r in each)
-    facts = made[-1]
+    (facts,) = (f for job, f in zip(jobs, made, strict=True) if job.what == "real")
     claims = [c for arm in EXTRACTORS if f"entity F1, style 1, {arm}" in arms for c in _extraction(arm, arms)]
     real_claims, notes = _of_real(facts)
     data = f"synthetic reports with exact graphs, two styles ({size.train} to learn from, 2 x {size.test} to test)"
