@@ -11,7 +11,7 @@ from fabrica.models import LinearTower, ProjectionHead, Tower
 from fabrica.models.bags import BagBody, GroupsBody
 from fabrica.models.hazards import Hazards
 from fabrica.models.nystrom import BagEncoder, GridPosition, NystromAttention, packed
-from fabrica.models.translate import Translate
+from fabrica.models.translate import Translate, start
 from fabrica.objectives.survival import Bins, Survival
 from fabrica.types import Batch, Field
 
@@ -115,6 +115,17 @@ def test_attention_is_a_distribution_over_the_patches_there() -> None:
     torch.testing.assert_close(found.sum(-1)[[0, 2, 3, 4]], torch.ones(4, 3))
     assert not found[1].any()
     assert not found[0, :, 3:].any()  # the first row has three patches
+
+
+def test_every_linear_layer_starts_as_in_the_public_code() -> None:
+    model = net()
+    start(model)
+    linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
+    ratios = [
+        float(m.weight.detach().std() / (2 / sum(m.weight.shape)) ** 0.5) for m in linear if m.weight.numel() > 200
+    ]
+    assert all(0.8 < r < 1.2 for r in ratios), ratios
+    assert not any(m.bias.any() for m in linear if m.bias is not None)
 
 
 def test_two_sides_with_first_tokens_are_wanted() -> None:

@@ -37,7 +37,7 @@ def test_every_part_runs_and_the_verdict_is_made_of_the_bars() -> None:
     jobs.append(proof.Job("missing", 100, SIZE, rates))
     found = proof._proof(SIZE, [proof.part(j, Plan()) for j in jobs], tuned, "The real arm is left out.")
     assert {c.name for c in found.claims} == {"both", "no cost", "interaction"}
-    assert {k: len(v) for k, v in found.arms.items() if len(v) != 2} == {"interaction: CMTA, alpha 0": 1}
+    assert {k: len(v) for k, v in found.arms.items() if len(v) != 2} == {f"interaction: {arm}": 1 for arm in proof.FEW}
     assert "left out" in found.notes
     tables = found.details["subsets"]
     assert set(tables) == {f"{arm}, a fifth hidden in training, seed 100" for arm in ("CMTA", "late fusion")}

@@ -148,6 +148,18 @@ class Translate(FusionNet):
         )  # fmt: skip
 
 
+def start(model: nn.Module) -> None:
+    """New weights for every linear layer: Xavier's normal ones, no bias (the public code of arXiv 2309.12855).
+
+    Torch's own have a third of that variance: less of what differs between records reaches the fusion at the start.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_normal_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
 @dataclass(frozen=True, slots=True)
 class _Side:
     """One side of a batch: own encoding (B, D), present (B,), parts (B, L, D) with their mask (B, L)."""

@@ -53,7 +53,7 @@ def build(settings: Settings, records: Iterable[Record]) -> FusionBundle:
     from fabrica.models import ProjectionHead, Tower
     from fabrica.models.fusion_bundle import FusionBundle
     from fabrica.models.hazards import Hazards
-    from fabrica.models.translate import Translate
+    from fabrica.models.translate import Translate, start
     from fabrica.objectives.survival import Bins, same_unit, unsigned
 
     known = list(records)
@@ -73,6 +73,7 @@ def build(settings: Settings, records: Iterable[Record]) -> FusionBundle:
     model = Translate(
         towers, settings.width, hazards, join=settings.join, translate=settings.translate, dropout=settings.dropout
     )
+    start(model)
     return FusionBundle(model, Collate(uses, targets=(LABEL,)), {"system": "cmta", "title": SYSTEM.title})
 
 
@@ -119,9 +120,10 @@ SYSTEM = System(
     paper="Zhou, Chen, ICCV 2023, arXiv 2309.12855",
     claim="Slide and genes beat either alone, and translation helps where genes tell which patches count.",
     departs="Up to 512 patches are attended to exactly, more by Nystrom's approximation with segment means; the square "
-    "of the position grid is filled at that step alone. AdamW on batches with a cosine schedule instead of SGD on "
-    "single patients. Bins are cut on the training part; neither epoch nor alpha is chosen on what is reported. A side "
-    "that is absent is asked for by learned tokens, and its translation stands in.",
+    "of the position grid is filled at that step alone; the decoder of gene groups has no convolution of values. AdamW "
+    "on batches with a cosine schedule instead of SGD on single patients. Bins are cut on the training part; neither "
+    "epoch nor alpha is chosen on what is reported. A side that is absent is asked for by learned tokens, and its "
+    "translation stands in.",
     reads=READS,
     settings={
         "paper": Settings(),
@@ -129,8 +131,8 @@ SYSTEM = System(
             features=16, patches=256, width=16, heads=2, hidden=32, dropout=0.0, lr=5e-3, batch=32, steps=150,
         ),
         "phantom": Settings(
-            features=16, patches=256, width=24, heads=2, hidden=48, kernel=0, position=False, dropout=0.1, lr=3e-3,
-            weight_decay=1e-3, batch=64, steps=200,
+            features=16, patches=256, width=24, heads=2, hidden=48, kernel=0, position=False, dropout=0.1, alpha=1e-4,
+            lr=3e-3, weight_decay=1e-3, batch=64, steps=200,
         ),
         "genes": Settings(
             features=16, width=32, heads=2, hidden=64, dropout=0.25, lr=1e-3, weight_decay=1e-2, batch=64, steps=80,
