@@ -61,7 +61,7 @@ def run(plan: Plan) -> Proof:
     """Accuracy of strategies on scripted chains; share of answers that pass a rubric with and without a soft prompt."""
     size = Size()
     if plan.quick:
-        size = Size((10, 11), (10,), 150, 12, STEPS, 200, 0)
+        size = Size((10, 11), (10,), 150, 12, STEPS // 2, 120, 0)
     if plan.full:
         size = Size(tuple(range(10, 20)), tuple(range(10, 20)), 1000, 24, 4 * STEPS, 400, 10_000)
     there = size.real > 0 and real(REAL) is not None

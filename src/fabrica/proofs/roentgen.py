@@ -47,7 +47,7 @@ def run(plan: Plan) -> Proof:
     size = Size()
     if plan.quick:
         size = Size(
-            (0,), 1, train=600, test=150, tools=800, base_steps=250, steps=250, tool_steps=250, use_steps=100,
+            (0,), 1, train=400, test=100, tools=600, base_steps=150, steps=150, tool_steps=200, use_steps=60,
             variety=(4, 4), sampling=10, real_seeds=(),
         )  # fmt: skip
     if plan.full:
