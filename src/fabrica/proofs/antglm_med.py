@@ -61,7 +61,7 @@ def run(plan: Plan) -> Proof:
     """Accuracy of strategies on vignettes with planted contradictions, and of a tiny model after each stage."""
     size = Size()
     if plan.quick:
-        size = Size((20, 21), (20,), 200, 24, 180, 0.3, False, 0)
+        size = Size((20, 21), (20,), 200, 24, 120, 0.2, False, 0)
     if plan.full:
         size = Size(tuple(range(20, 30)), tuple(range(20, 25)), 1000, 120, 600, 2.0, True, 500)
     there = size.real > 0 and real(REAL) is not None

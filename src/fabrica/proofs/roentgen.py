@@ -47,7 +47,7 @@ def run(plan: Plan) -> Proof:
     size = Size()
     if plan.quick:
         size = Size(
-            (0,), 1, train=400, test=100, tools=600, base_steps=150, steps=150, tool_steps=200, use_steps=60,
+            (0,), 1, train=400, test=80, tools=400, base_steps=120, steps=120, tool_steps=150, use_steps=60,
             variety=(4, 4), sampling=10, real_seeds=(),
         )  # fmt: skip
     if plan.full:
