@@ -164,3 +164,12 @@ def test_package_images() -> None:
     assert len(records) > 50
     assert all(q.code and q.key for q in lost)
     assert len(lost) < 40
+
+
+@pytest.mark.parametrize("codes", ["{[]: 1}", "7", "(" * 9_000, "-" * 9_000 + "1", "{'NORM'", "nan"])
+def test_codes_that_are_no_dict_are_refused(codes):
+    from fabrica.catalogue.entries.ptbxl_reports import superclasses
+    from fabrica.errors import Refused
+
+    with pytest.raises(Refused, match="SCP codes"):
+        superclasses(codes, {"NORM": "NORM"})
