@@ -76,7 +76,7 @@ def superclasses(codes: Any, classes: Mapping[str, str]) -> dict[str, float]:
     """
     try:
         said = ast.literal_eval(str(codes)[:10_000])
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:  # the last: unhashable keys, deep nests
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         raise Refused("scp_codes", "a row's SCP codes are no Python literal") from error
     if not isinstance(said, dict):
         raise Refused("scp_codes", f"a row's SCP codes are a {type(said).__name__}, wanted a dict of code: likelihood")
