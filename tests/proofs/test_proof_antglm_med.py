@@ -73,8 +73,9 @@ def test_without_pre_training_nothing_of_the_textbook_is_in_the_data():
     assert len({r.id for r in whole["instruct"]}) == len(whole["instruct"])
 
 
-def test_the_proof_runs_small_and_says_what_it_leaves_out():
-    jobs = [antglm_med.Job("stages", 100, SMALL), *(antglm_med.Job("world", s, SMALL) for s in SMALL.seeds)]
+def test_the_proof_runs_small_and_says_what_it_leaves_out(tmp_path):
+    jobs = [antglm_med.Job(what, 100, SMALL, str(tmp_path)) for what in ("stages", "without")]
+    jobs += [antglm_med.Job("world", s, SMALL) for s in SMALL.seeds]
     proof = antglm_med._proof(SMALL, jobs, [antglm_med.part(j, Plan()) for j in jobs])
     assert {c.name for c in proof.controls} == {"checks of no power", "shuffled textbook", "forgetting", "chain"}
     assert len(proof.claims) == 5

@@ -26,11 +26,12 @@ RANKED = {"letter": "likeliest letter", "text": "likeliest words"}
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One part of a proof: `what` it is, its seed, how much."""
+    """One part of a proof: `what` it is, its seed, how much, and the folder where its parts leave weights."""
 
     what: str
     seed: int
     size: Any
+    folder: str = ""
 
 
 @dataclass(slots=True)
@@ -119,10 +120,11 @@ def refill(bundle: LanguageBundle, weights: Mapping[str, Any] | Path, *, base: b
 
 @lru_cache(maxsize=1)
 def local(name: str, device: str) -> LocalChat:
-    """A small released model, loaded once a process."""
+    """A small released model in the number format of its release (on a CPU with bfloat16 units a third of the time),
+    loaded once a process."""
     from fabrica.chat.local import LocalChat
 
-    return LocalChat(name, device=device)
+    return LocalChat(name, device=device, dtype="bfloat16")
 
 
 def benched(

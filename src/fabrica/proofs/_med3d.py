@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -51,34 +51,49 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One seed: `rates` gives the arms and the rates that each is to try; real volumes too where `folder` is one."""
+    """One part: `what` it does with an arm of a seed ("encode", "adapt", or "real" for its real volumes); `place` holds
+    the encoders of all; the `rates` to try; the `folder` of real volumes."""
 
+    what: str
+    arm: str
     seed: int
     size: Size
-    rates: Mapping[str, Sequence[float]]
+    place: str
+    rates: tuple[float, ...] = ()
     folder: str = ""
+
+    @property
+    def kept(self) -> Path:
+        """Where the arm's encoder of this seed stands."""
+        return Path(self.place) / str(self.seed) / self.arm.replace(" ", "_").replace(",", "")
+
+    @property
+    def weights(self) -> str:
+        """The folder to start from; "" = random weights."""
+        return "" if self.arm == SCRATCH else str(self.kept)
 
 
 def part(job: Job, plan: Plan) -> dict[str, Any]:
-    """Dice on the test at every look, of every arm and rate; what the co-training learned and how it was routed."""
+    """What one part finds."""
+    return {"encode": encode, "adapt": adapted, "real": volumes}[job.what](job, plan)
+
+
+def encode(job: Job, plan: Plan) -> dict[str, Any]:
+    """Co-train an arm's encoder; with eight sets also what it learned, how it was routed, and its shuffled twin."""
     from fabrica.phantom import bodies
 
+    pretrained(bodies.sets(job.size.cases, job.seed), job, plan)
+    if job.arm != EIGHT:
+        return {}
+    weights = str(job.kept)
+    _shuffled(job.kept, job.seed).save_pretrained(replace(job, arm=SHUFFLED).kept)
+    return {"routing": routing(weights, job.seed), "co-training": learned(weights, job.seed)}
+
+
+def adapted(job: Job, plan: Plan) -> dict[str, Any]:
+    """Rate -> Dice on the test at every look."""
     train, test = target(job.size, job.seed)
-    sets = bodies.sets(job.size.cases, job.seed) if set(job.rates) != {SCRATCH} else []
-    found: dict[str, Any] = {"curves": {}}
-    with tempfile.TemporaryDirectory() as place:
-        kept = {SCRATCH: ""}
-        for arm, rates in job.rates.items():
-            if arm != SCRATCH:
-                kept[arm] = pretrained(arm, sets, job, plan, Path(place))
-            if arm == EIGHT:
-                found |= {"routing": routing(kept[arm], job.seed), "co-training": learned(kept[arm], job.seed)}
-            found["curves"][arm] = {
-                f"{rate:g}": adapt(train, test, kept[arm], job, plan, rate=rate)[1] for rate in rates
-            }
-        if job.folder:
-            found["real"] = volumes(job, plan, {arm: kept[arm] for arm in (SCRATCH, EIGHT)})
-    return found
+    return {"curves": {f"{rate:g}": adapt(train, test, job, plan, rate)[1] for rate in job.rates}}
 
 
 def target(size: Size, seed: int) -> tuple[list[Record], list[Record]]:
@@ -89,18 +104,12 @@ def target(size: Size, seed: int) -> tuple[list[Record], list[Record]]:
     return bodies.records(size.target, seed, **how), bodies.records(size.test, seed, start=10_000, **how)
 
 
-def pretrained(arm: str, records: Sequence[Record], job: Job, plan: Plan, place: Path) -> str:
-    """The folder of an encoder co-trained on what an arm may see of `records`; the same number of steps for all."""
-    folder = place / arm.replace(" ", "_").replace(",", "")
-    if arm == SHUFFLED:
-        source = place / EIGHT.replace(" ", "_").replace(",", "")
-        if not source.is_dir():
-            pretrained(EIGHT, records, job, plan, place)
-        return str(_shuffled(source, job.seed).save_pretrained(folder))
-    mine = [r for r in records if arm != ONE or r.groups["source"] == "set0"]
-    changes: dict[str, Any] = {"decoders": "merged"} if arm == MERGED else {}
+def pretrained(records: Sequence[Record], job: Job, plan: Plan) -> None:
+    """Co-train an encoder on what the job's arm may see of `records`; the same number of steps for all."""
+    mine = [r for r in records if job.arm != ONE or r.groups["source"] == "set0"]
+    changes: dict[str, Any] = {"decoders": "merged"} if job.arm == MERGED else {}
     bundle, _ = fitted(mine, job.seed, plan, steps=job.size.cotrain, **changes)
-    return str(bundle.save_pretrained(folder))
+    bundle.save_pretrained(job.kept)
 
 
 def _shuffled(source: Path, seed: int) -> DenseBundle:
@@ -146,13 +155,13 @@ def fitted(
 
 
 def adapt(
-    train: list[Record], test: list[Record], weights: str, job: Job, plan: Plan, *, rate: float
+    train: list[Record], test: list[Record], job: Job, plan: Plan, rate: float
 ) -> tuple[DenseBundle, list[float]]:
-    """A strong new head on the encoder of `weights` ("" = random), and its Dice on the test along the way."""
+    """A strong new head on the encoder of the job's arm, and its Dice on the test along the way."""
     size = job.size
     return fitted(
         train, job.seed, plan, watch=lambda bundle: dice(bundle, test), every=size.look, sets=TARGET, head="strong",
-        weights=weights, lr=rate, dice=DICE, batch=size.batch, steps=size.steps,
+        weights=job.weights, lr=rate, dice=DICE, batch=size.batch, steps=size.steps,
     )  # fmt: skip
 
 
@@ -226,8 +235,9 @@ def hippocampi(folder: Path) -> list[Record]:
     return made
 
 
-def volumes(job: Job, plan: Plan, weights: Mapping[str, str]) -> dict[str, Any]:
-    """A few real volumes to learn from, by arm; two shapes that look at no image; subjects of test in no other part."""
+def volumes(job: Job, plan: Plan) -> dict[str, Any]:
+    """A few real volumes to learn from with the job's arm; beside scratch two shapes that look at no image; subjects
+    of test in no other part."""
     from fabrica.encode.masks import MaskTarget
     from fabrica.evaluate.segment import summary, table
 
@@ -238,14 +248,13 @@ def volumes(job: Job, plan: Plan, weights: Mapping[str, str]) -> dict[str, Any]:
     others = [records[i] for i in order[: -size.real_test]]
     space = MaskTarget(("background", *PARTS.values()))
     judge = partial(table, test, target=space, roles=("volume",), mm=_mm)
-    found = {}
-    for arm, place in weights.items():
-        bundle, _ = fitted(
-            train, job.seed, plan, sets={"target": space.classes}, head="strong", weights=place, dice=DICE, size=BOX,
-            lr=job.rates[arm][0], batch=2, steps=size.real_steps,
-        )  # fmt: skip
-        found[arm] = summary(judge(partial(_answer, bundle)))
-    for name, seen in ((f"mean shape of the {size.target}", train), ("mean shape of all others", others)):
+    bundle, _ = fitted(
+        train, job.seed, plan, sets={"target": space.classes}, head="strong", weights=job.weights, dice=DICE, size=BOX,
+        lr=job.rates[0], batch=2, steps=size.real_steps,
+    )  # fmt: skip
+    found = {job.arm: summary(judge(partial(_answer, bundle)))}
+    shapes = ((f"mean shape of the {size.target}", train), ("mean shape of all others", others))
+    for name, seen in shapes if job.arm == SCRATCH else ():
         found[f"{name}, no image"] = summary(judge(partial(_placed, mean_shape(seen, space))))
     return found
 

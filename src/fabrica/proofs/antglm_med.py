@@ -65,15 +65,20 @@ def run(plan: Plan) -> Proof:
     if plan.full:
         size = Size(tuple(range(20, 30)), tuple(range(20, 25)), 1000, 120, 600, 2.0, True, 500)
     there = size.real > 0 and real(REAL) is not None
-    jobs = [Job("stages", seed, size) for seed in size.staged]
-    jobs += [Job("real", 0, size)] if there else []
-    jobs += [Job("world", seed, size) for seed in size.seeds]
-    return _proof(size, jobs, spread(part, jobs, plan))
+    with tempfile.TemporaryDirectory() as place:
+        first = [Job("stages", seed, size, place) for seed in size.staged]
+        first += [Job("real", 0, size)] if there else []
+        then = [Job("without", seed, size, place) for seed in size.staged]
+        then += [Job("skills", seed, size, place) for seed in size.staged if size.skills]
+        then += [Job("world", seed, size) for seed in size.seeds]
+        parts = spread(part, first, plan, "stages") + spread(part, then, plan, "what is left out, skills, worlds")
+    return _proof(size, [*first, *then], parts)
 
 
 def part(job: Job, plan: Plan) -> Found:
-    """What one part finds."""
-    return {"world": world, "stages": stages, "real": really}[job.what](job, plan)
+    """What one part finds; "without" and "skills" start from what "stages" of their seed left in the job's folder."""
+    kinds = {"world": world, "stages": stages, "without": without, "skills": by_task, "real": really}
+    return kinds[job.what](job, plan)
 
 
 # ---------------------------------------------------------------- strategies
@@ -143,25 +148,44 @@ def break_even(sweep: Mapping[float, float]) -> float | None:
 
 
 def stages(job: Job, plan: Plan) -> Found:
-    """Accuracy after each stage; without pre-training; after a shuffled textbook; skills by task against adapters."""
+    """Accuracy after each stage; what each leaves stays in the job's folder."""
     from fabrica.phantom.textbook import Textbook
 
     book, found = Textbook(job.size.drugs, job.seed), Found()
-    with tempfile.TemporaryDirectory() as out:
-        bundle, order = built(book, job)
-        tests = book.target(job.size.test, kept=True)
-        for name, value in zip(STAGED, _chained(bundle, order, book, job, plan, Path(out), tests, found), strict=True):
-            found.values[name] = value["all"]
-            found.details[name] = value
-        for arm, shuffled in (("without pre-training", None), ("shuffled textbook", True)):
-            refill(bundle, Path(out) / "1-base")
-            wanted = order[2:] if shuffled is None else order[1:]
-            _chain(bundle, wanted, _data(book, shuffled), Path(out) / arm.replace(" ", "-"), job, plan)
-            found.values[f"{arm}, facts of the textbook"] = scored(bundle, tests)["textbook"]
-        found.values["all stages, facts of the textbook"] = found.details[STAGED[-1]]["textbook"]
-        if job.size.skills:
-            found.values |= skills(book, job, plan, Path(out) / "3-instruct")
+    bundle, order = built(book, job)
+    tests = book.target(job.size.test, kept=True)
+    for name, value in zip(STAGED, _chained(bundle, order, book, job, plan, tests, found), strict=True):
+        found.values[name] = value["all"]
+        found.details[name] = value
+    found.values["all stages, facts of the textbook"] = found.details[STAGED[-1]]["textbook"]
     return found
+
+
+def without(job: Job, plan: Plan) -> Found:
+    """From the same base: no pre-training, and a shuffled textbook."""
+    from fabrica.phantom.textbook import Textbook
+
+    book, found = Textbook(job.size.drugs, job.seed), Found()
+    bundle, order = built(book, job)
+    tests = book.target(job.size.test, kept=True)
+    for arm, shuffled in (("without pre-training", None), ("shuffled textbook", True)):
+        refill(bundle, left(job, "1-base"))
+        wanted = order[2:] if shuffled is None else order[1:]
+        _chain(bundle, wanted, _data(book, shuffled), left(job, arm.replace(" ", "-")), job, plan)
+        found.values[f"{arm}, facts of the textbook"] = scored(bundle, tests)["textbook"]
+    return found
+
+
+def by_task(job: Job, plan: Plan) -> Found:
+    """Skills by task against adapters, after the instructions' stage."""
+    from fabrica.phantom.textbook import Textbook
+
+    return Found(skills(Textbook(job.size.drugs, job.seed), job, plan, left(job, "3-instruct")))
+
+
+def left(job: Job, name: str) -> Path:
+    """Where a seed's training leaves its weights."""
+    return Path(job.folder) / str(job.seed) / name
 
 
 def built(book: Textbook, job: Job, **changes: Any) -> tuple[LanguageBundle, list[Stage]]:
@@ -216,15 +240,16 @@ def _chain(
 
 
 def _chained(
-    bundle: LanguageBundle, order: list[Stage], book: Textbook, job: Job, plan: Plan, out: Path,
-    tests: list[Record], found: Found,
+    bundle: LanguageBundle, order: list[Stage], book: Textbook, job: Job, plan: Plan, tests: list[Record],
+    found: Found,
 ) -> list[dict[str, float]]:  # fmt: skip
     """Accuracies after each stage; what the links say of hashes and of what is forgotten."""
     made: list[dict[str, float]] = []
     texts = [r.items["answer"][0].text() for r in book.general(300, part=1)]
     links = _chain(
-        bundle, order, _data(book, False), out, job, plan, texts, lambda link: made.append(scored(bundle, tests))
-    )
+        bundle, order, _data(book, False), left(job, ""), job, plan, texts,
+        lambda link: made.append(scored(bundle, tests)),
+    )  # fmt: skip
     found.details["chain"] = [[link.stage, link.before[:12], link.after[:12], len(link.trained)] for link in links]
     found.details["general perplexity risen"] = {link.stage: link.risen for link in links}
     whole = links[-1].guard[1] / links[0].guard[1] - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,24 +29,52 @@ def run(plan: Plan) -> Proof:
     if plan.full:
         size = Size(seeds=tuple(range(10, 20)), few=tuple(range(10, 20)), tuning=(100, 101, 102), cases=60,
                     cotrain=4000, steps=2000, look=50, real_steps=4000, real_test=60)  # fmt: skip
-    rates, tried = tuned(size, plan)
     folder = real(REAL) if size.real_seeds else None
-    jobs = []
-    for seed in size.seeds:
-        arms = ARMS if seed in size.few else MAIN
-        place = str(folder) if folder is not None and seed in size.real_seeds else ""
-        jobs.append(Job(seed, size, {arm: (rates[arm],) for arm in arms}, place))
-    return _proof(size, jobs, spread(part, jobs, plan), tried, rates, has_real=real(REAL) is not None)
+    with tempfile.TemporaryDirectory() as place:
+        encoded = _encoded(size, place, plan)
+        rates, tried = tuned(size, place, plan)
+        jobs = [
+            Job("real", arm, s, size, place, (rates[arm],), str(folder))
+            for s in size.real_seeds if folder is not None for arm in (SCRATCH, EIGHT)
+        ]  # fmt: skip
+        jobs += [Job("adapt", arm, s, size, place, (rates[arm],)) for s in size.seeds for arm in _arms(s, size)]
+        found = spread(part, jobs, plan)
+    seeds = [_of_seed(s, encoded[s], jobs, found) for s in size.seeds]
+    return _proof(size, seeds, tried, rates, has_real=real(REAL) is not None)
 
 
-def tuned(size: Size, plan: Plan) -> tuple[dict[str, float], dict[str, list[float]]]:
+def _arms(seed: int, size: Size) -> tuple[str, ...]:
+    return ARMS if seed in size.few else MAIN
+
+
+def _encoded(size: Size, place: str, plan: Plan) -> dict[int, dict[str, Any]]:
+    """Co-train every encoder of every seed into `place`; by seed what that of eight sets learned."""
+    jobs = [Job("encode", EIGHT, s, size, place) for s in (*size.tuning, *size.seeds)]
+    jobs += [Job("encode", arm, s, size, place) for arm in (ONE, MERGED) for s in size.few]
+    found = spread(part, jobs, plan, "encoders")
+    return {j.seed: f for j, f in zip(jobs, found, strict=True) if j.arm == EIGHT}
+
+
+def _of_seed(seed: int, encoded: Mapping[str, Any], jobs: Sequence[Job], found: Sequence[Any]) -> dict[str, Any]:
+    """What the parts of a seed found: "routing", "co-training", "curves" by arm, and "real" by arm where it is."""
+    mine = [(j, f) for j, f in zip(jobs, found, strict=True) if j.seed == seed]
+    curves = {j.arm: next(iter(f["curves"].values())) for j, f in mine if j.what == "adapt"}
+    volumes = {name: v for j, f in mine if j.what == "real" for name, v in f.items()}
+    return {**encoded, "curves": curves} | ({"real": volumes} if volumes else {})
+
+
+def tuned(size: Size, place: str, plan: Plan) -> tuple[dict[str, float], dict[str, list[float]]]:
     """The rate at which each arm is soonest, on the tuning seeds, at 95 % of where its best rate ends; of every rate
     these steps and the final Dice. One set and merged labels take the rate of eight sets."""
-    jobs = [Job(s, size, dict.fromkeys(arms, RATES)) for arms in ((EIGHT, SHUFFLED), (SCRATCH,)) for s in size.tuning]
+    jobs = [Job("adapt", arm, s, size, place, (rate,)) for arm in MAIN for s in size.tuning for rate in RATES]
     found = spread(part, jobs, plan, "tuning")
     best, tried = dict.fromkeys(ARMS if size.few else MAIN, UNTUNED), dict[str, list[float]]()
     for arm in MAIN if found else ():
-        tries = [f["curves"][arm] for f in found if arm in f["curves"]]
+        tries = [
+            {k: v for j, f in zip(jobs, found, strict=True) if (j.arm, j.seed) == (arm, s)
+             for k, v in f["curves"].items()}
+            for s in size.tuning
+        ]  # fmt: skip
         goals = [NEAR * max(final(c) for c in t.values()) for t in tries]
         for rate in RATES:
             curves = [t[f"{rate:g}"] for t in tries]
@@ -72,10 +101,10 @@ def reached(curve: Sequence[float], goal: float, size: Size) -> float:
 
 
 def _proof(
-    size: Size, jobs: Sequence[Job], found: Sequence[Mapping[str, Any]], tried: Mapping[str, list[float]],
-    rates: Mapping[str, float], *, has_real: bool,
+    size: Size, found: Sequence[Mapping[str, Any]], tried: Mapping[str, list[float]], rates: Mapping[str, float], *,
+    has_real: bool,
 ) -> Proof:  # fmt: skip
-    curves = [{arm: next(iter(tries.values())) for arm, tries in f["curves"].items()} for f in found]
+    curves = [f["curves"] for f in found]
     goals = [NEAR * final(c[SCRATCH]) for c in curves]
     ends = {arm: [final(c[arm]) for c in curves if arm in c] for arm in rates}
     steps = {arm: [reached(c[arm], g, size) for c, g in zip(curves, goals, strict=True) if arm in c] for arm in rates}

@@ -24,6 +24,7 @@ from fabrica.proofs._roentgen import (
     REAL,
     SAID,
     SHUFFLED,
+    TEXT_RATE,
     TRAINS,
     UNET,
     UNTOUCHED,
@@ -52,8 +53,8 @@ def run(plan: Plan) -> Proof:
         )  # fmt: skip
     if plan.full:
         size = Size(
-            (0, 1, 2, 3, 4), 5, train=8000, test=2048, tools=8000, base_steps=8000, steps=10_000, batch=64,
-            tool_steps=3000, use_steps=600, variety=(20, 10), sampling=50, real_seeds=(0, 1, 2),
+            (10, 11, 12, 13, 14), 5, train=8000, test=2048, tools=8000, base_steps=8000, steps=10_000, batch=64,
+            tool_steps=3000, use_steps=600, variety=(20, 10), sampling=50, real_seeds=(10, 11, 12),
             net={"widths": (64, 128), "width": 96, "depth": 3},
         )  # fmt: skip
     found = real(REAL) if size.real_seeds else None
@@ -91,7 +92,7 @@ def _base(job: Job, plan: Plan) -> str:
     size, system = job.size, load_system("roentgen")
     shapes = radiographs.shapes(size.train, job.seed)
     known = [*shapes, *radiographs.records(size.train, WORLD), *(_told(s) for s in SAID * 8)]
-    options = {**_options(size), "lr": BASE_RATE}
+    options = {**_options(size), "lr": BASE_RATE, "text_rate": 1.0}
     settings = replace(system.settings["tiny"], **options, steps=size.base_steps)
     torch.manual_seed(job.seed)
     bundle = system.build(settings, known)
@@ -103,7 +104,7 @@ def _base(job: Job, plan: Plan) -> str:
 
 
 def _options(size: Size) -> dict[str, Any]:
-    return {"length": 12, "batch": size.batch, "lr": RATE, "snr_gamma": GAMMA, **size.net}
+    return {"length": 12, "batch": size.batch, "lr": RATE, "text_rate": TEXT_RATE, "snr_gamma": GAMMA, **size.net}
 
 
 def _told(text: str) -> Record:
