@@ -113,7 +113,8 @@ def test_real_x_rays_are_read_without_those_that_stand_twice(shared_data):
 
 @pytest.mark.real_data
 def test_the_real_arm_runs_on_the_same_code(begun, shared_data):
-    job = Job("real", 0, SIZE, begun[0], (), str(shared_data("pneumoniamnist")))
-    found = proof.part(job, Plan())
+    data = str(shared_data("pneumoniamnist"))
+    readers = proof.part(Job("real readers", 0, SIZE, data=data), Plan())
+    found = proof.part(Job("real", 0, SIZE, begun[0], readers, data), Plan())
     assert {UNTOUCHED, BOTH, "use", "memory", "judge on real"} <= set(found)
     assert found[BOTH]["distance"].startswith("FID")

@@ -53,29 +53,28 @@ def run(plan: Plan) -> Proof:
         )  # fmt: skip
     if plan.full:
         size = Size(
-            (10, 11, 12, 13, 14), 5, train=8000, test=2048, tools=8000, base_steps=8000, steps=10_000, batch=64,
-            tool_steps=3000, use_steps=600, variety=(20, 10), sampling=50, real_seeds=(10, 11, 12),
+            (20, 21, 22, 23, 24), 5, train=8000, test=2048, tools=8000, base_steps=8000, steps=10_000, batch=64,
+            tool_steps=3000, use_steps=600, variety=(20, 10), sampling=50, real_seeds=(20, 21, 22), real_steps=10_000,
             net={"widths": (64, 128), "width": 96, "depth": 3},
         )  # fmt: skip
     found = real(REAL) if size.real_seeds else None
     with tempfile.TemporaryDirectory() as place:
         first = [Job("base", 7, size, place), *(Job(n, 7, size) for n in ("extractor", "judge"))]
-        base, *tools = spread(part, first, plan, "readers and base")
-        jobs = [Job("real", s, size, base, (), str(found)) for s in size.real_seeds if found]
-        jobs += [Job(arm, s, size, base, tuple(tools)) for arm in (BOTH, SHUFFLED) for s in size.seeds]
-        jobs += [Job(UNET, s, size, base, tuple(tools)) for s in size.seeds[: size.unbarred]]
-        jobs += [Job(UNTOUCHED, s, size, base, tuple(tools)) for s in size.seeds]
+        first += [Job("real readers", s, size, data=str(found)) for s in size.real_seeds if found]
+        base, extractor, judge, *theirs = spread(part, first, plan, "readers and base")
+        tools, seeds = (extractor, judge), size.real_seeds if found else ()
+        jobs = [Job("real", s, size, base, two, str(found)) for s, two in zip(seeds, theirs, strict=True)]
+        jobs += [Job(arm, s, size, base, tools) for arm in (BOTH, SHUFFLED) for s in size.seeds]
+        jobs += [Job(UNET, s, size, base, tools) for s in size.seeds[: size.unbarred]]
+        jobs += [Job(UNTOUCHED, s, size, base, tools) for s in size.seeds]
         parts = spread(part, jobs, plan, "arms")
     return verdict(size, jobs, parts, found is not None)
 
 
 def part(job: Job, plan: Plan) -> Any:
-    """What one part finds: a folder, a reader, or numbers by name."""
-    if job.what == "base":
-        return _base(job, plan)
-    if job.what in ("extractor", "judge"):
-        return _reader(job, plan)
-    return _real(job, plan) if job.what == "real" else _arm(job, plan)
+    """What one part finds: a folder, a reader or two, or numbers by name."""
+    kinds = {"base": _base, "extractor": _reader, "judge": _reader, "real readers": _readers, "real": _real}
+    return kinds.get(job.what, _arm)(job, plan)
 
 
 # ---------------------------------------------------------------- what is there before
@@ -173,7 +172,8 @@ def adapted(train: list[Record], job: Job, plan: Plan) -> LatentBundle:
     system = load_system("roentgen")
     arm = BOTH if job.what == "real" else job.what
     settings = replace(
-        system.settings["tiny"], **_options(job.size), base=job.folder, train=TRAINS[arm], steps=job.size.steps
+        system.settings["tiny"], **_options(job.size), base=job.folder, train=TRAINS[arm],
+        steps=job.size.real_steps if job.data else job.size.steps,
     )  # fmt: skip
     torch.manual_seed(job.seed)
     bundle: LatentBundle = system.build(settings, train)
@@ -298,30 +298,45 @@ def pneumonia(folder: Path) -> tuple[list[Record], list[Record]]:
     return parts[0], parts[1]
 
 
+def _parts(job: Job) -> dict[str, list[Record]]:
+    """Images of generator, extractor and judge, and the test's, no subject in two of them."""
+    from fabrica.evaluate.picture_readers import apart
+
+    size, (train, test) = job.size, pneumonia(Path(job.data))
+    order = np.random.default_rng([job.seed, 5]).permutation(len(train))
+    names, n = ("generator", "extractor", "judge"), size.real_train
+    sets = {name: [train[i] for i in order[k * n : (k + 1) * n]] for k, name in enumerate(names)}
+    sets["test"] = test[: size.test]
+    apart(**{name: [r.subject for r in rows] for name, rows in sets.items()})
+    return sets
+
+
+def _readers(job: Job, plan: Plan) -> tuple[Reader, Reader]:
+    """Extractor and judge of real images, each taught on images of its own."""
+    from fabrica.evaluate.picture_readers import learn
+
+    sets = _parts(job)
+    extractor, judge = (
+        learn(*_table(sets[name]), labels=("pneumonia",), name=name, steps=job.size.tool_steps, seed=k,
+              device=plan.device)
+        for k, name in enumerate(("extractor", "judge"))
+    )  # fmt: skip
+    return extractor, judge
+
+
 def _real(job: Job, plan: Plan) -> dict[str, Any]:
     """The same code on PneumoniaMNIST: readers, generator and test on images of their own."""
-    from fabrica.evaluate.picture_readers import apart, learn
-
-    size = job.size
-    train, test = pneumonia(Path(job.data))
-    order = np.random.default_rng([job.seed, 5]).permutation(len(train))
-    sets = [[train[i] for i in order[k * size.real_train : (k + 1) * size.real_train]] for k in range(3)]
-    test = test[: size.test]
-    names = {n: [r.subject for r in rows] for n, rows in zip(("generator", "extractor", "judge"), sets, strict=True)}
-    apart(**names, test=[r.subject for r in test])
-    extractor, judge = (
-        learn(*_table(rows), labels=("pneumonia",), name=name, steps=size.tool_steps, seed=k)
-        for k, (name, rows) in enumerate((("extractor", sets[1]), ("judge", sets[2])))
-    )  # fmt: skip
-    images, truth = _table(test)
+    sets, (extractor, judge) = _parts(job), job.tools
+    images, truth = _table(sets["test"])
     prompts = [SAID[int(v)] for v in truth[:, 0]]
     found: dict[str, Any] = {"judge on real": float(_auc(truth, judge.scores(images)))}
     for arm in (UNTOUCHED, BOTH):
         one = replace(job, what=arm)
-        made = _drawn(adapted(sets[0], one, plan), prompts, one, plan)
+        made = _drawn(adapted(sets["generator"], one, plan), prompts, one, plan)
         found[arm] = _measured(made, images, truth, judge.scores(made), ("pneumonia",), extractor, judge.name)
-    found["use"] = _use([_table(sets[0][: size.real_few]), (made, truth), (images, truth)], ("pneumonia",), size)
-    found["memory"] = _memory(extractor, made, _table(sets[0])[0], images)
+    few = _table(sets["generator"][: job.size.real_few])
+    found["use"] = _use([few, (made, truth), (images, truth)], ("pneumonia",), job.size)
+    found["memory"] = _memory(extractor, made, _table(sets["generator"])[0], images)
     return found
 
 
