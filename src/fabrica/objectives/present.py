@@ -36,7 +36,7 @@ class Present:
     """The net's maps of `field` against the mask target `target` (one label a pixel, class 0 the background), over its
     known pixels: mean cross-entropy + soft Dice (softmax, smoothing 1) of each class that a sample has.
 
-    With one class it is `QuerySet`'s loss of a mask, so that a specialist and a prompted model learn alike.
+    With one class it is `QuerySet`'s loss of a mask, but over all pixels.
     """
 
     target: str

@@ -18,7 +18,7 @@ from fabrica.types import Batch, Loss
 if TYPE_CHECKING:
     from torch import nn
 
-Draw = Callable[..., Tensor]  # (mask vectors of rows, which rows, every how many pixels) -> mask logits
+Draw = Callable[..., Tensor]  # (mask vectors of rows, which rows) -> mask logits
 
 
 def pair_costs(masks: Tensor, target: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,9 +91,9 @@ class QuerySet:
 
     Matching cost: `match_word` x -softmax over queries + `match_mask` x (BCE + Dice). Loss: BCE of the matched query +
     its Dice where the object is there (see `of_present`) + `word` x cross-entropy over QUERIES for each prompt.
-    `points`: on as many random points masks are matched, on as many uncertain ones they are learned; 0: matched on
-    every fourth pixel of the mask grid each way, learned on all. `joint`: all prompts of an image are read together by
-    one set of queries (as published); else each has its own, as when it is asked alone.
+    `points`: on as many random points masks are matched, on as many uncertain ones they are learned: over all pixels
+    the few where two objects are told apart weigh nothing. `joint`: all prompts of an image are read together by one
+    set of queries (as published); else each has its own, as when it is asked alone.
     """
 
     field: str = "image"
@@ -130,8 +130,8 @@ class QuerySet:
         sets = net.decode(seen, tokens, valid, of, not self.joint)  # type: ignore[operator]
         terms: dict[str, list[Tensor]] = {"bce": [], "dice": [], "word": []}
 
-        def draw(vectors: Tensor, rows: Tensor | slice = slice(None), every: int = 1) -> Tensor:
-            made: Tensor = net.draw(vectors, seen.logits[..., ::every, ::every], of[rows])  # type: ignore[operator]
+        def draw(vectors: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
+            made: Tensor = net.draw(vectors, seen.logits, of[rows])  # type: ignore[operator]
             return made
 
         target, known = _on(target, seen.logits), _on(known, seen.logits)
@@ -155,22 +155,16 @@ class QuerySet:
         mine = draw(vectors[rows, query[rows, columns]][:, None], rows)
         goal, seen = target[rows, columns][:, None], known[rows, columns][:, None]
         there = (goal * seen).flatten(1)
-        if self.points:
-            where = uncertain_points(mine.detach(), self.points)
-            mine = at_points(mine, where)
-            goal, seen = at_points(goal.float(), where, "nearest"), at_points(seen.float(), where, "nearest") > 0.5
-        bce, dice = pair_costs(mine.flatten(2), goal.flatten(2), seen.flatten(2))
+        where = uncertain_points(mine.detach(), self.points)
+        goal, seen = at_points(goal.float(), where, "nearest"), at_points(seen.float(), where, "nearest") > 0.5
+        bce, dice = pair_costs(at_points(mine, where), goal, seen)
         return {"bce": bce.mean(), "dice": of_present(dice.flatten(), there), "word": word}
 
     def _cost(self, vectors: Tensor, likeness: Tensor, draw: Draw, target: Tensor, known: Tensor) -> Tensor:
-        if self.points:
-            masks = draw(vectors)
-            where = torch.rand(len(masks), self.points, 2, device=masks.device)
-            masks = at_points(masks, where)
-            target, known = (at_points(t.float(), where, "nearest") for t in (target, known))
-        else:
-            masks, target, known = draw(vectors, every=4), target[..., ::4, ::4], known[..., ::4, ::4]
-        bce, dice = pair_costs(masks.flatten(2), target.flatten(2), known.flatten(2) > 0.5)
+        masks = draw(vectors)
+        where = torch.rand(len(masks), self.points, 2, device=masks.device)
+        target, known = (at_points(t.float(), where, "nearest") for t in (target, known))
+        bce, dice = pair_costs(at_points(masks, where), target, known > 0.5)
         return self.match_word * -likeness.softmax(1) + self.match_mask * (bce + dice)
 
 

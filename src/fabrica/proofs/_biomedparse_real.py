@@ -18,7 +18,7 @@ SET, MEAN = "a U-Net for each set", "mean mask"
 SIDE = (64, 64)
 ARMS = (TEXT, SET, MEAN)
 MORE = 3  # times as many images for a U-Net as the one model sees of its set: with as many, ACDC's answered nothing
-OF_A_SET: Mapping[str, Any] = {"widths": (10, 20, 32), "bottleneck": 32}  # five of them: as large as the one model
+OF_A_SET: Mapping[str, Any] = {"widths": (10, 20, 30), "bottleneck": 32}  # five of them: as large as the one model
 
 
 def real_sets() -> tuple[dict[str, list[Record]], list[str]]:

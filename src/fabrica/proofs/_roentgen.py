@@ -56,8 +56,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One part: `what` is "base", a reader's name, an arm, "real readers" or "real"; `tools` are the readers (extractor,
-    judge)."""
+    """One part: `what` is "base", a reader's name, an arm, "real readers" or "real"; `tools` = (extractor, judge)."""
 
     what: str
     seed: int

@@ -41,7 +41,7 @@ LEAST = 0.7  # Dice that both learned arms must reach on every seed, or no claim
 # that marks all objects of an image whatever is asked for
 ALARMS = 0.08  # most of the objects that are there and called absent: ALPHA and what 3 x 190 held-out ones leave open
 WRONG = 0.15  # most Dice of a mask of another object that was asked for
-OF_AN_OBJECT: Mapping[str, Any] = {"widths": (6, 12, 21), "bottleneck": 21}  # twelve of them: as large as the one model
+OF_AN_OBJECT: Mapping[str, Any] = {"widths": (6, 11, 21), "bottleneck": 21}  # twelve of them: as large as the one model
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +49,12 @@ class Size:
     """How much, the same for every arm: training images, of which `shown` teach what answers to objects look like,
     held-out ones to calibrate with, test images, steps."""
 
-    seeds: tuple[int, ...] = (30, 31, 32)  # 0 to 2, 10 to 12 and 20 to 22 were seen with other designs and sizes
+    seeds: tuple[int, ...] = (40, 41, 42)  # lower ones were seen with other designs and sizes
     train: int = 960
     shown: int = 240
     held: int = 90
     test: int = 120
-    steps: int = 1000
+    steps: int = 1150
     batch: int = 4
     real_steps: int = 200
     resamples: int = 2000
@@ -76,10 +76,10 @@ def run(plan: Plan) -> Proof:
 
     size = Size()
     if plan.quick:
-        size = Size(seeds=(30,), train=480, shown=240, held=60, test=60, steps=360, real_steps=0, resamples=500)
+        size = Size(seeds=(40,), train=480, shown=240, held=60, test=60, steps=360, real_steps=0, resamples=500)
     if plan.full:
         size = Size(
-            seeds=(30, 31, 32, 33, 34), train=3000, shown=3000, held=300, test=600, steps=12_000, real_steps=20_000
+            seeds=(40, 41, 42, 43, 44), train=3000, shown=3000, held=300, test=600, steps=12_000, real_steps=20_000
         )
     sets, lost = real_sets() if size.real_steps else ({}, [])
     jobs = [Job("real", size.seeds[0], size)] if sets else []
@@ -180,9 +180,11 @@ def _proof(size: Size, jobs: Sequence[Job], parts: Sequence[dict[str, Any]], not
         "Dice of objects that are there; AUROC of the p-value; F1 of objects named with Dice >= 0.5", arms,
         _counted(_claims(rows, p, text, size), rows), _counted(_controls(rows, p), rows), size.seeds, 0.0,
         " ".join([
-            "Both learned arms: rates tried on seeds 100 and 101, the same loss of a mask, as many weights in all, as "
-            "many images of each modality for each specialist as for the one model. The box arm knows the true box; "
-            "that with the best threshold, which the truth chose, is a bound and has no bar.", *notes,
+            "Both learned arms: rates tried on seeds 100 and 101, warm-up and clipping on 100 to 103; as many weights "
+            "in all, as many images of each modality for each specialist as for the one model. The text model learns "
+            "on uncertain points of a mask, as published, the specialists on all pixels, which suits them better. The "
+            "box arm knows the true box; that with the best threshold, which the truth chose, is a bound and has no "
+            "bar.", *notes,
         ]), details,
     )  # fmt: skip
 

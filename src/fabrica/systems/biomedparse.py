@@ -107,9 +107,9 @@ SYSTEM = System(
         "paper": Settings(),
         "tiny": Settings(
             size=(48, 48), scale="percentile", widths=(24, 48, 56), bottleneck=56, masks=24, patch=2, norm="batch",
-            width=48, queries=12, layers=2, heads=4, feedforward=128, text_width=64, text_depth=1, length=32,
-            vocabulary=400, points=0, match_word=20.0, prompts=4, absent=3, lr=1e-3, body=3.0, tower=3.0, warmup=20,
-            batch=4, steps=1000,
+            width=48, queries=6, layers=1, heads=4, feedforward=128, text_width=64, text_depth=1, length=32,
+            vocabulary=400, points=256, match_word=20.0, prompts=4, absent=3, lr=1e-3, body=3.0, tower=3.0, clip=1.0,
+            warmup=100, batch=4, steps=1000,
         ),
     },
     build=build,
