@@ -218,6 +218,14 @@ def test_the_loss_is_finite_and_reaches_text_decoder_and_encoder(joint):
         assert any(g is not None and g.abs().sum() > 0 for g in grads), name
 
 
+def test_a_mask_is_learned_on_points_and_there_must_be_some():
+    with pytest.raises(UsageError, match="points=0; wanted 1 or more"):
+        QuerySet(points=0)
+    rows = records(3, 0)
+    bundle = small(rows)
+    assert torch.isfinite(QuerySet(points=1)(bundle.model, bundle.collate(rows, 0)).total)
+
+
 def test_a_batch_without_any_prompt_is_skipped():
     rows = records(2, 0)
     bundle = small(rows)

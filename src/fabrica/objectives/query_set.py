@@ -94,6 +94,7 @@ class QuerySet:
     `points`: on as many random points masks are matched, on as many uncertain ones they are learned: over all pixels
     the few where two objects are told apart weigh nothing. `joint`: all prompts of an image are read together by one
     set of queries (as published); else each has its own, as when it is asked alone.
+    Errors: `UsageError` for fewer points than one.
     """
 
     field: str = "image"
@@ -106,6 +107,8 @@ class QuerySet:
 
     def __post_init__(self) -> None:
         self.reads = (self.field, "prompts", "objects", "same")
+        if self.points < 1:
+            raise UsageError(f"points={self.points}; wanted 1 or more, a mask is learned on them alone")
 
     def __call__(self, model: nn.Module, batch: Batch) -> Loss:
         """The loss of one batch; `count` prompts contributed."""
